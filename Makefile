@@ -1,0 +1,49 @@
+# make demo    create the environment, build the demo store, open the app   (ARGS="--no-browser --port 8600")
+# make test    create the environment, run every check and test             (same as make check)
+# make format  let ruff rewrite the files
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# faiss-gpu and cupy where an NVIDIA driver answers, faiss-cpu elsewhere.
+EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+ARGS ?=
+
+.PHONY: demo test check lint types imports tests format clean
+
+demo: $(VENV)/ready
+	$(BIN)/traklens demo $(ARGS)
+
+test: check
+
+check: lint types imports tests
+
+lint: $(VENV)/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/ready-dev
+	$(BIN)/pyright
+
+imports: $(VENV)/ready-dev
+	$(BIN)/lint-imports
+
+tests: $(VENV)/ready-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+format: $(VENV)/ready-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	@echo "Creating the environment in $(VENV) ($(EXTRA)); the first time takes some minutes and about 6 GB ..."
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable ".[$(EXTRA)]"
+	@touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready
+	$(PIP) --editable ".[$(EXTRA),dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

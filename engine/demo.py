@@ -1,0 +1,42 @@
+"""`traklens demo`: draw a data set, train on it, build a store, with nothing to download."""
+
+import os
+from pathlib import Path
+
+from engine.progress import Report
+
+PAIRS = 2_000
+CHECKPOINTS = 4
+
+
+def default_directory() -> Path:
+    """Where the demo lives when no directory is given: the user's cache folder."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "traklens" / "demo"
+
+
+def prepare(directory: Path, report: Report, *, pairs: int = PAIRS, checkpoints: int = CHECKPOINTS) -> Path:
+    """Make `directory`/store, or find it finished: data set → run → store. Continues where it was interrupted."""
+    store = directory / "store"
+    if (store / "manifest.json").is_file():
+        from stores.store import open_store
+
+        open_store(store)
+        return store
+    from engine.build import Source, build_store
+    from engine.data import load_dataset
+    from engine.demo_data import write_demo_dataset
+    from engine.train import train
+    from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+
+    data = write_demo_dataset(
+        directory / "data",
+        n=pairs,
+        seed=0,
+        progress=lambda done, total: report("drawing pairs", done, total, ""),
+    )
+    dataset = load_dataset(data, progress=lambda done, total: report("checking pairs", done, total, ""))
+    train(dataset, directory / "run", checkpoints=checkpoints, report=report)
+    source = Source.open(data, run=directory / "run", report=report)
+    build_store(source, store, ModelOutputSpec(), ProjectionSpec(), ScoreSpec(), report=report)
+    return store

@@ -1,0 +1,207 @@
+"""Everything that writes a store: beside it, stage by stage, renamed into place when it is complete.
+
+A killed build is continued by the next one with the same specification and ends with the same bytes: a chunk or a
+stage is marked done only after its bytes are in place, and whatever is not marked is written again.
+"""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import zarr
+
+from stores.atomic import write_json
+from stores.checksums import write_checksums
+from stores.errors import StoreError
+from stores.examples import ExampleRow, write_examples
+from stores.features import FeatureWriter
+from stores.index import IndexWriter
+from stores.layout import (
+    EXAMPLES,
+    FEATURES,
+    LOCK,
+    MAGIC,
+    MANIFEST,
+    PROGRESS,
+    REVIEWS,
+    THUMBNAILS,
+    building_path,
+)
+from stores.specs import Manifest, differences, to_dict
+from stores.store import read_manifest
+from stores.thumbnails import ThumbnailWriter
+
+# Not part of the specification: they may differ between the tries of one build.
+NOT_COMPARED = ("state", "created", "libraries", "options", "recall")
+
+
+class StoreBuilder:
+    """Builds the store at `path` under `path`.building. Use as a context manager: it holds a lock."""
+
+    def __init__(
+        self, path: Path, manifest: Manifest, *, overwrite: bool = False, restart: bool = False
+    ) -> None:
+        """Open or continue a build.
+
+        Raises StoreError when `path` holds something else, when an unfinished build has another specification
+        (unless `restart`), or when another process is building the same store.
+        """
+        self.path, self.building = path, building_path(path)
+        self.finished = self._finished(manifest, overwrite)
+        self._lock = None
+        if self.finished:
+            self.manifest = read_manifest(path)
+            return
+        if restart and self.building.exists():
+            shutil.rmtree(self.building)
+        self.building.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        self.manifest = self._continue(manifest) if (self.building / MANIFEST).is_file() else manifest
+        self._write_manifest()
+        self._progress = self._read_progress()
+        self._features = FeatureWriter(self.building / FEATURES)
+
+    def _finished(self, manifest: Manifest, overwrite: bool) -> bool:
+        if not self.path.exists():
+            return False
+        if not self.path.is_dir() or (any(self.path.iterdir()) and not (self.path / MANIFEST).is_file()):
+            raise StoreError(
+                f"store {self.path}", "something else there", "a new name", "Choose another --store."
+            )
+        if overwrite or not (self.path / MANIFEST).is_file():
+            return False
+        found = _spec_differences(read_manifest(self.path), manifest)
+        if found:
+            raise StoreError(
+                f"store {self.path}",
+                "a finished store of another specification (" + "; ".join(found) + ")",
+                "the same specification",
+                "Choose another --store, or replace it with --overwrite.",
+            )
+        return True
+
+    def _continue(self, manifest: Manifest) -> Manifest:
+        found = read_manifest(self.building)
+        other = _spec_differences(found, manifest)
+        if other:
+            raise StoreError(
+                f"unfinished build {self.building}",
+                "; ".join(other),
+                "the specification it was started with",
+                "Repeat the first command, or begin anew with --restart.",
+            )
+        return found
+
+    def _take_lock(self) -> None:
+        self._lock = (self.building / LOCK).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            self._lock = None
+            raise StoreError(
+                f"unfinished build {self.building}",
+                "another process building it",
+                "one at a time",
+                "Wait for it.",
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    # Progress: stages done, and chunks done within a stage.
+
+    def _read_progress(self) -> dict[str, Any]:
+        file = self.building / PROGRESS
+        return (
+            json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"stages": [], "chunks": {}}
+        )
+
+    def _write_progress(self) -> None:
+        write_json(self.building / PROGRESS, self._progress)
+
+    def is_done(self, stage: str) -> bool:
+        return stage in self._progress["stages"]
+
+    def mark_done(self, stage: str) -> None:
+        """A stage's bytes are all in place."""
+        self._progress["stages"].append(stage)
+        self._progress["chunks"].pop(stage, None)
+        self._write_progress()
+
+    def chunks_done(self, stage: str) -> set[int]:
+        """Which chunks of a stage that is under way are in place."""
+        return set(self._progress["chunks"].get(stage, []))
+
+    def mark_chunk(self, stage: str, chunk: int) -> None:
+        self._progress["chunks"].setdefault(stage, []).append(chunk)
+        self._write_progress()
+
+    # What is written.
+
+    def write_examples(self, rows: Iterable[ExampleRow]) -> None:
+        write_examples(self.building / EXAMPLES, rows)
+
+    def thumbnail_writer(self) -> ThumbnailWriter:
+        return ThumbnailWriter(self.building / THUMBNAILS)
+
+    def create(self, checkpoint: int, name: str, shape: tuple[int, ...], dtype: str = "float32") -> None:
+        self._features.create(checkpoint, name, shape, dtype)
+
+    def write(self, checkpoint: int, name: str, start: int, values: np.ndarray) -> None:
+        """Rows of an array from `start`. StoreError for NaN or infinity."""
+        self._features.write(checkpoint, name, start, values)
+
+    def array(self, checkpoint: int, name: str) -> zarr.Array:
+        return self._features.array(checkpoint, name)
+
+    def index_writer(self, name: str, dim: int, scale: float) -> IndexWriter:
+        return IndexWriter(self.building, name, dim, scale)
+
+    def record(self, *, options: dict[str, Any] | None = None, recall: dict[str, Any] | None = None) -> None:
+        """Add to the manifest what was chosen or measured while building."""
+        self.manifest = replace(
+            self.manifest,
+            options=self.manifest.options | (options or {}),
+            recall=self.manifest.recall | (recall or {}),
+        )
+        self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        write_json(self.building / MANIFEST, {"magic": MAGIC} | to_dict(self.manifest))
+
+    def finish(self) -> None:
+        """Checksums, then the rename. An older store there is moved aside first; its reviews are kept."""
+        self.manifest = replace(self.manifest, state="complete")
+        self._write_manifest()
+        write_checksums(self.building)
+        if self.path.exists():
+            aside = self.path.with_name(f"{self.path.name}.replaced")
+            if aside.exists():
+                shutil.rmtree(aside)
+            self.path.rename(aside)
+            for review in aside.glob(f"{REVIEWS}*"):
+                review.rename(self.building / review.name)
+            self.building.rename(self.path)
+            shutil.rmtree(aside)
+        else:
+            self.building.rename(self.path)
+        for name in (PROGRESS, LOCK):
+            (self.path / name).unlink(missing_ok=True)
+
+
+def _spec_differences(found: Manifest, wanted: Manifest) -> list[str]:
+    def kept(manifest: Manifest) -> dict[str, Any]:
+        return {key: value for key, value in to_dict(manifest).items() if key not in NOT_COMPARED}
+
+    return differences(kept(found), kept(wanted))

@@ -1,0 +1,69 @@
+"""features.zarr: one group per checkpoint, uncompressed arrays chunked by rows."""
+
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from stores.errors import StoreError
+from stores.layout import checkpoint_group
+
+CHUNK_ROWS = 256
+
+
+class FeatureWriter:
+    """Creates and fills the arrays of one features.zarr."""
+
+    def __init__(self, path: Path) -> None:
+        self._root = zarr.open_group(path, mode="a", zarr_format=3)
+
+    def create(self, checkpoint: int, name: str, shape: tuple[int, ...], dtype: str) -> zarr.Array:
+        """Create an array, or return the one that is there with the same shape and type."""
+        group = self._root.require_group(checkpoint_group(checkpoint))
+        return group.require_array(
+            name,
+            shape=shape,
+            dtype=dtype,
+            chunks=(min(CHUNK_ROWS, max(shape[0], 1)), *shape[1:]),
+            compressors=None,
+            filters=None,
+            config={"write_empty_chunks": True},
+        )
+
+    def write(self, checkpoint: int, name: str, start: int, values: np.ndarray) -> None:
+        """Write rows from `start`. StoreError, naming the row, for NaN or infinity."""
+        if values.dtype.kind == "f":
+            bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+            if bad.size:
+                raise StoreError(
+                    f"{name} of checkpoint {checkpoint}",
+                    f"NaN or infinity in row {start + int(bad[0])}",
+                    "finite numbers",
+                    "Look at that pair and at the checkpoint.",
+                )
+        self.array(checkpoint, name)[start : start + len(values)] = values
+
+    def array(self, checkpoint: int, name: str) -> zarr.Array:
+        return open_array(self._root, checkpoint, name)
+
+
+def open_features(path: Path) -> zarr.Group:
+    """The root group, read only. StoreError when it is missing or damaged."""
+    try:
+        return zarr.open_group(path, mode="r", zarr_format=3)
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(
+            f"{path}", str(error) or "nothing", "a zarr group", "Build the store again."
+        ) from error
+
+
+def open_array(root: zarr.Group, checkpoint: int, name: str) -> zarr.Array:
+    """One array of one checkpoint. StoreError when it is not there."""
+    key = f"{checkpoint_group(checkpoint)}/{name}"
+    try:
+        array = root[key]
+    except (KeyError, OSError, ValueError) as error:
+        raise StoreError(f"features {key}", "no such array", "an array", "Build the store again.") from error
+    if not isinstance(array, zarr.Array):
+        raise StoreError(f"features {key}", "a group", "an array", "Build the store again.")
+    return array

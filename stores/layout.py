@@ -1,0 +1,30 @@
+"""Every name on disk, once. FORMAT.md explains what stands behind them."""
+
+from pathlib import Path
+
+MAGIC = "traklens-store"
+SCHEMA = 1
+
+MANIFEST = "manifest.json"
+CHECKSUMS = "checksums.json"
+EXAMPLES = "examples.parquet"
+FEATURES = "features.zarr"
+THUMBNAILS = "thumbnails"
+INFLUENCE = "influence"  # influence.faiss and influence.json
+SIMILARITY = "similarity"
+REVIEWS = "reviews.sqlite"  # people's decisions: no checksum, never touched by a build
+
+PROGRESS = "progress.json"  # only while building
+LOCK = "lock"  # only while building
+
+THUMBNAIL_SIDES = {"small": 128, "large": 512}
+
+
+def building_path(store: Path) -> Path:
+    """Where a store is written before it is renamed into place."""
+    return store.with_name(f"{store.name}.building")
+
+
+def checkpoint_group(m: int) -> str:
+    """Name of a checkpoint's group in features.zarr."""
+    return f"checkpoint_{m}"

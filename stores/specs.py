@@ -1,0 +1,158 @@
+"""Specifications: whatever changes numbers. They are stored, hashed and compared; options (batch size, device,
+workers) are not here.
+"""
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar
+
+from stores.errors import StoreError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """Which pairs: where they came from and a fingerprint (sha256 over the sorted example ids)."""
+
+    root: str
+    reader: str
+    text_column: str | None
+    caption_template: str | None
+    sample: int | None
+    seed: int
+    n_examples: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Architecture, preprocessing and vocabulary: everything needed to build the model but its weights."""
+
+    name: str
+    config: dict
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+    vocabulary: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class CheckpointSpec:
+    """One weights file: path relative to the store where possible, sha256 of its bytes, what it was trained on."""
+
+    path: str
+    sha256: str
+    subset: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelOutputSpec:
+    """The model output function f and its reference pairs."""
+
+    kind: str = "clip_margin"
+    temperature: str = "checkpoint"
+    n_reference: int = 512
+    reference_seed: int = 0
+
+
+@dataclass(frozen=True)
+class ProjectionSpec:
+    """The random projection P: family, dimension k, nonzeros s per coordinate (sjlt), seed."""
+
+    kind: str = "sjlt"
+    dim: int = 2048
+    nonzeros: int = 4
+    seed: int = 0
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class ScoreSpec:
+    """From features to scores: relative damping λ, weight Q, share kept by the soft threshold, index type."""
+
+    damping: float = 0.1
+    weight_by_q: bool = True
+    keep_share: float = 0.02
+    index: str = "fp16"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of manifest.json."""
+
+    schema: int
+    state: str
+    created: str
+    dataset: DatasetSpec
+    targets: DatasetSpec | None
+    model: ModelSpec
+    checkpoints: tuple[CheckpointSpec, ...]
+    model_output: ModelOutputSpec
+    projection: ProjectionSpec
+    score: ScoreSpec
+    n_train: int
+    n_heldout: int
+    libraries: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    recall: dict[str, Any] = field(default_factory=dict)
+
+
+def to_dict(spec: Any) -> dict[str, Any]:
+    """A dataclass as JSON-able dict (tuples become lists)."""
+    return _plain(asdict(spec))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def from_dict(kind: type[T], found: Mapping[str, Any]) -> T:
+    """Build a dataclass from what `to_dict` made. Raises StoreError naming a missing field."""
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for f in fields(kind):  # type: ignore[arg-type]
+        if f.name in found:
+            values[f.name] = _restore(hints[f.name], found[f.name])
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise StoreError(
+                f"{kind.__name__}",
+                f"no field {f.name!r}",
+                "every field of the specification",
+                "Build it again.",
+            )
+    return kind(**values)
+
+
+def _restore(hint: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _restore(next(a for a in arguments if a is not type(None)), value)
+    if is_dataclass(hint):
+        return from_dict(hint, value)  # type: ignore[arg-type]
+    if origin is tuple:
+        return tuple(_restore(arguments[0], item) for item in value)
+    return value
+
+
+def differences(a: Any, b: Any, prefix: str = "") -> list[str]:
+    """What differs between two specs (dataclasses or dicts): `field: first, second`, one line per leaf."""
+    a, b = (to_dict(x) if is_dataclass(x) and not isinstance(x, type) else x for x in (a, b))
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        lines = []
+        for key in sorted({*a, *b}):
+            lines += differences(a.get(key), b.get(key), f"{prefix}{key}.")
+        return lines
+    return [] if _plain(a) == _plain(b) else [f"{prefix.rstrip('.')}: {_short(a)}, {_short(b)}"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,147 @@
+"""Open a finished store, read only."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from stores.checksums import check_sizes, read_checksums, verify_files
+from stores.errors import StoreError
+from stores.examples import ExampleTable
+from stores.features import open_array, open_features
+from stores.index import VectorIndex
+from stores.layout import (
+    EXAMPLES,
+    FEATURES,
+    INFLUENCE,
+    MAGIC,
+    MANIFEST,
+    SCHEMA,
+    SIMILARITY,
+    THUMBNAILS,
+    building_path,
+)
+from stores.specs import Manifest, from_dict
+from stores.thumbnails import ThumbnailPack
+
+BUILD_AGAIN = "Build it with `traklens build`."
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a store or of a build under way. StoreError: missing, damaged, foreign or newer."""
+    file = path / MANIFEST
+    if not path.is_dir():
+        raise StoreError(f"store {path}", "no such folder", "a store", BUILD_AGAIN)
+    if not file.is_file():
+        raise StoreError(f"store {path}", f"a folder without {MANIFEST}", "a store", BUILD_AGAIN)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{file}", f"damaged JSON ({error})", "a manifest", BUILD_AGAIN) from error
+    if not isinstance(found, dict) or found.get("magic") != MAGIC:
+        raise StoreError(
+            f"{file}", "the manifest of something else", f'"magic": "{MAGIC}"', "Check the path."
+        )
+    schema = found.get("schema")
+    if not isinstance(schema, int):
+        raise StoreError(f"{file}", f"schema {schema!r}", "a number", BUILD_AGAIN)
+    if schema > SCHEMA:
+        writer = found.get("libraries", {}).get("traklens", "of unknown version")
+        raise StoreError(
+            f"store {path}",
+            f"schema {schema}, written by traklens {writer}",
+            f"schema {SCHEMA} or older",
+            "Update TrakLens to read it.",
+        )
+    return from_dict(Manifest, found)
+
+
+def open_store(path: Path | str) -> "Store":
+    """Open a finished store; quick, since arrays are read on demand.
+
+    Raises StoreError, in one line, for a store that is missing, half-written, damaged, truncated, foreign or newer.
+    """
+    path = Path(path)
+    if not path.is_dir() and building_path(path).is_dir():
+        raise StoreError(
+            f"store {path}",
+            "a build that is not finished",
+            "a finished store",
+            "Run the same `traklens build` again.",
+        )
+    manifest = read_manifest(path)
+    if manifest.state != "complete":
+        raise StoreError(f"store {path}", f"state {manifest.state!r}", "a finished store", BUILD_AGAIN)
+    check_sizes(path, read_checksums(path))
+    return Store(path, manifest)
+
+
+class Store:
+    """A finished store. Nothing here writes; every part is opened on first use."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path, self.manifest = path, manifest
+        self.n_train, self.n_heldout = manifest.n_train, manifest.n_heldout
+        self.n = manifest.n_train + manifest.n_heldout
+        self.n_checkpoints = len(manifest.checkpoints)
+
+    @cached_property
+    def examples(self) -> ExampleTable:
+        table = ExampleTable(self.path / EXAMPLES)
+        if len(table) != self.n:
+            raise StoreError(f"{table.path}", f"{len(table)} pairs", f"{self.n}", BUILD_AGAIN)
+        return table
+
+    @cached_property
+    def _features(self) -> zarr.Group:
+        return open_features(self.path / FEATURES)
+
+    @cached_property
+    def _arrays(self) -> dict[tuple[int, str], zarr.Array]:
+        return {}
+
+    def array(self, checkpoint: int, name: str) -> zarr.Array:
+        """One array of one checkpoint: phi, preconditioned, f, p, q, image_embedding, text_embedding, …"""
+        key = (checkpoint, name)
+        if key not in self._arrays:
+            self._arrays[key] = open_array(self._features, checkpoint, name)
+        return self._arrays[key]
+
+    def row(self, checkpoint: int, name: str, row: int) -> np.ndarray:
+        """One row of an array, read without the rest of its chunk."""
+        array = self.array(checkpoint, name)
+        per_chunk = array.chunks[0]
+        place = "/".join(["c", str(row // per_chunk), *("0" for _ in array.chunks[1:])])
+        shape = array.chunks[1:]
+        count = int(np.prod(shape, dtype=np.int64))
+        offset = (row % per_chunk) * count * array.dtype.itemsize
+        file = self.path / FEATURES / array.path / place
+        return np.fromfile(file, dtype=array.dtype, count=count, offset=offset).reshape(shape)
+
+    @cached_property
+    def influence(self) -> VectorIndex:
+        return VectorIndex(self.path, INFLUENCE)
+
+    @cached_property
+    def similarity(self) -> VectorIndex:
+        return VectorIndex(self.path, SIMILARITY)
+
+    @cached_property
+    def _thumbnails(self) -> dict[str, ThumbnailPack]:
+        return {size: ThumbnailPack(self.path / THUMBNAILS, size) for size in ("small", "large")}
+
+    def thumbnail(self, row: int, size: str = "small") -> bytes:
+        """A pair's picture as WebP: `small` up to 128 pixels, `large` up to 512."""
+        return self._thumbnails[size].read(row)
+
+    def image_path(self, row: int) -> Path:
+        """Where the original image of a pair was when the store was built."""
+        of_targets = self.examples.source[row] == "targets" and self.manifest.targets is not None
+        spec = self.manifest.targets if of_targets else self.manifest.dataset
+        return Path(spec.root) / self.examples.image[row]  # type: ignore[union-attr]
+
+    def verify(self) -> list[str]:
+        """Read every file: one line per problem, none when every checksum holds."""
+        return verify_files(self.path)
