@@ -1,0 +1,8 @@
+"""Data in: image–caption pairs from the usual forms, checked once, with stable ids."""
+
+from engine.data.example import Dataset, Example, Problem, ProblemReport
+from engine.data.images import open_image
+from engine.data.load import load_dataset
+from engine.data.readers import READERS
+
+__all__ = ["READERS", "Dataset", "Example", "Problem", "ProblemReport", "load_dataset", "open_image"]

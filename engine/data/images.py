@@ -1,0 +1,43 @@
+"""Open an image safely: a pixel limit, EXIF orientation, RGB."""
+
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, ImageOps
+
+from stores.errors import DataError
+
+MAX_PIXELS = 40_000_000
+
+
+class OversizedImageError(DataError):
+    """More pixels than we decode: a decompression bomb or a scan that should be shrunk first."""
+
+
+def open_image(file: Path | BinaryIO) -> Image.Image:
+    """Decode an image to RGB; transparency becomes white. DataError when it is no image or is too large."""
+    name = f"image {file.name}" if isinstance(file, Path) else "image"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(file)
+            if picture.width * picture.height > MAX_PIXELS:
+                raise OversizedImageError(
+                    name, f"{picture.width} by {picture.height} pixels", f"at most {MAX_PIXELS:,}", "Shrink it first."
+                )
+            picture.load()
+        picture = ImageOps.exif_transpose(picture)
+    except DataError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise OversizedImageError(name, str(error), f"at most {MAX_PIXELS:,} pixels", "Shrink it first.") from error
+    except Exception as error:  # Pillow's decoders raise many kinds for damaged files
+        raise DataError(name, f"no readable image ({error})", "a JPEG, PNG, WebP or the like", "Check it.") from error
+    if picture.mode in ("I;16", "I"):
+        picture = picture.point(lambda value: value / 256).convert("L")
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        picture = Image.alpha_composite(white, layer)
+    return picture.convert("RGB")
