@@ -67,13 +67,9 @@ def stored_target(store: Store, which: str | int) -> Target:
             f"store {store.path}", f"row {row}", f"a row from 0 to {store.n - 1}", "Choose another pair."
         )
     checkpoints = range(store.n_checkpoints)
-    embeddings = [
-        (store.row(m, "image_embedding", row), store.row(m, "text_embedding", row)) for m in checkpoints
-    ]
+    embeddings = [(store.row(m, "image_embedding", row), store.row(m, "text_embedding", row)) for m in checkpoints]
     similarity_query = np.concatenate([np.concatenate(pair) for pair in embeddings]).astype(np.float32)
-    ranks = retrieval_ranks(
-        store, similarity_query, store.examples.caption[row], store.examples.image_id[row]
-    )
+    ranks = retrieval_ranks(store, similarity_query, store.examples.caption[row], store.examples.image_id[row])
     p = np.mean([store.row(m, "p", row) for m in checkpoints], axis=0)
     return Target(
         row=row,
@@ -113,9 +109,7 @@ def _query_of(store: Store, target: Target, method: str):
     if method not in METHODS:
         raise UsageError("method", repr(method), " or ".join(METHODS), "Choose one of them.")
     return (
-        (store.influence, target.influence_query)
-        if method == "trak"
-        else (store.similarity, target.similarity_query)
+        (store.influence, target.influence_query) if method == "trak" else (store.similarity, target.similarity_query)
     )
 
 

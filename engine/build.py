@@ -138,9 +138,7 @@ def chunks(stop: int) -> Iterator[tuple[int, slice]]:
         yield number, slice(start, min(start + CHUNK_ROWS, stop))
 
 
-def _featurize(
-    builder: StoreBuilder, source: Source, loader: PairLoader, m: int, batch_size: int, report: Report
-):
+def _featurize(builder: StoreBuilder, source: Source, loader: PairLoader, m: int, batch_size: int, report: Report):
     """Embeddings, f, p, Q and φ of every pair under checkpoint m."""
     manifest, n = builder.manifest, source.n
     clip = load_checkpoint(source.model, source.checkpoints[m])
@@ -148,9 +146,7 @@ def _featurize(
     if "gradients" not in builder.manifest.options:  # kept, so that a resumed build takes the same path
         builder.record(options={"gradients": probe(source, loader, clip, manifest.model_output).strategy})
     strategy = builder.manifest.options["gradients"]
-    featurizer = Featurizer(
-        clip, source.model, manifest.model_output, manifest.projection, m, strategy=strategy
-    )
+    featurizer = Featurizer(clip, source.model, manifest.model_output, manifest.projection, m, strategy=strategy)
     _embed(builder, source, loader, featurizer, m, lambda done: report(f"embedding, {of}", done, n, ""))
     reference, references = _references(builder, source, m)
     for name, shape in (("phi", (n, manifest.projection.dim)), ("f", (n,)), ("p", (n, 2)), ("q", (n,))):
@@ -187,9 +183,7 @@ def _embed(builder: StoreBuilder, source: Source, loader: PairLoader, featurizer
     if builder.is_done(f"embeddings {m}"):
         return
     for _, rows in chunks(source.n):
-        for name, values in zip(
-            EMBEDDINGS, featurizer.embed(*loader.load(rows.start, rows.stop)), strict=True
-        ):
+        for name, values in zip(EMBEDDINGS, featurizer.embed(*loader.load(rows.start, rows.stop)), strict=True):
             builder.create(m, name, (source.n, values.shape[1]))
             builder.write(m, name, rows.start, values)
         report(rows.stop)
@@ -271,9 +265,7 @@ def _measure_recall(builder: StoreBuilder, influence, arrays) -> None:
     targets = np.sort(rng.choice(n, size=min(RECALL_TARGETS, n), replace=False))
     queries = np.concatenate([np.concatenate(arrays("phi", slice(t, t + 1)), axis=1) for t in targets])
     exact = np.concatenate([queries.astype(np.float64) @ influence(rows).T for _, rows in chunks(n)], axis=1)
-    builder.record(
-        recall={"targets": len(targets), "top": min(10, n)} | recall_against(index, exact, queries)
-    )
+    builder.record(recall={"targets": len(targets), "top": min(10, n)} | recall_against(index, exact, queries))
 
 
 def estimate(

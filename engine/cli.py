@@ -46,13 +46,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for 
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Run directory to write.")],
-    model: Annotated[
-        str, typer.Option(help="tiny, a configuration JSON or an open_clip architecture.")
-    ] = "tiny",
+    model: Annotated[str, typer.Option(help="tiny, a configuration JSON or an open_clip architecture.")] = "tiny",
     checkpoints: Annotated[int, typer.Option(help="How many models to train.")] = 4,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over each training part; by size if not given.")
-    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over each training part; by size if not given.")] = None,
     subset: Annotated[float, typer.Option(help="Share of the training pairs each checkpoint sees.")] = 0.5,
     heldout: Annotated[float, typer.Option(help="Share of the pairs held out as targets.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Decides split, subsets, weights and order.")] = 0,
@@ -97,9 +93,7 @@ def train(
     for m, quality in sorted(run.quality.items()):
         table.add_row(m, *(f"{quality[k]:.2f}" if k in quality else "-" for k in ("recall@1", "recall@10")))
     results.print(table)
-    results.print(
-        f"Next: traklens build {data} --run {out} --store STORE_DIR", highlight=False, soft_wrap=True
-    )
+    results.print(f"Next: traklens build {data} --run {out} --store STORE_DIR", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -115,15 +109,11 @@ def build(
     damping: Annotated[float, typer.Option(help="λ relative to the mean diagonal of the Gram matrix.")] = 0.1,
     weight_by_q: Annotated[bool, typer.Option(help="Weigh scores by the output-to-loss gradient Q.")] = True,
     references: Annotated[int, typer.Option(help="Reference pairs in the model output f.")] = 512,
-    temperature: Annotated[
-        str, typer.Option(help="Logit scale in f: checkpoint (its own) or one.")
-    ] = "checkpoint",
+    temperature: Annotated[str, typer.Option(help="Logit scale in f: checkpoint (its own) or one.")] = "checkpoint",
     seed: Annotated[int, typer.Option(help="Decides projection, reference pairs and --sample.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Pairs per backward pass; changes no score.")] = 64,
     overwrite: Annotated[bool, typer.Option(help="Replace a finished store.")] = False,
-    restart: Annotated[
-        bool, typer.Option(help="Throw away an interrupted build of another specification.")
-    ] = False,
+    restart: Annotated[bool, typer.Option(help="Throw away an interrupted build of another specification.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what it would take.")] = False,
     reader: Reader = None,
     text_column: TextColumn = None,
@@ -150,9 +140,7 @@ def build(
         )
         _show_problems(source.dataset)
         specs = (
-            ModelOutputSpec(
-                kind="clip_margin", temperature=temperature, n_reference=references, reference_seed=seed
-            ),
+            ModelOutputSpec(kind="clip_margin", temperature=temperature, n_reference=references, reference_seed=seed),
             ProjectionSpec(kind=projection, dim=proj_dim, nonzeros=4, seed=seed),
             ScoreSpec(damping=damping, weight_by_q=weight_by_q),
         )
@@ -179,12 +167,8 @@ def query(
     store: StoreDir,
     id: Annotated[str | None, typer.Option(help="Example id of a stored pair.")] = None,
     image: Annotated[Path | None, typer.Option(help="Image file of a pair that is not stored.")] = None,
-    caption: Annotated[
-        str | None, typer.Option(help="Its caption; the nearest stored one if not given.")
-    ] = None,
-    contrast: Annotated[
-        str | None, typer.Option(help="Second caption: why the first rather than this one?")
-    ] = None,
+    caption: Annotated[str | None, typer.Option(help="Its caption; the nearest stored one if not given.")] = None,
+    contrast: Annotated[str | None, typer.Option(help="Second caption: why the first rather than this one?")] = None,
     top: Annotated[int, typer.Option(help="How many proponents and opponents.")] = 10,
     as_json: AsJson = False,
 ) -> None:
@@ -192,9 +176,7 @@ def query(
     from engine.query import answer
 
     if (id is None) == (image is None):
-        raise UsageError(
-            "query", "both or neither of --id and --image", "exactly one of them", "Name the target."
-        )
+        raise UsageError("query", "both or neither of --id and --image", "exactly one of them", "Name the target.")
     if id is not None and caption is not None:
         raise UsageError(
             "query", "--caption together with --id", "--caption with --image", "Use --contrast with --id."
@@ -211,18 +193,14 @@ def query(
     for side in ("proponents", "opponents"):
         table = Table("score", "caption", "image", "id", title=side)
         for pair in found[side]:
-            table.add_row(
-                f"{pair['score']:+.4f}", Text(pair["caption"][:100]), Text(pair["image"]), pair["id"]
-            )
+            table.add_row(f"{pair['score']:+.4f}", Text(pair["caption"][:100]), Text(pair["image"]), pair["id"])
         results.print(table)
 
 
 @app.command()
 def info(
     store: StoreDir,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read every file and compare its checksum.")
-    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file and compare its checksum.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """What a store was built from, its size and, with --verify, whether every byte is as written."""
@@ -254,9 +232,7 @@ def open_app(
 
 @app.command()
 def demo(
-    dir: Annotated[
-        Path | None, typer.Option(help="Where to build it; the user's cache folder if not given.")
-    ] = None,
+    dir: Annotated[Path | None, typer.Option(help="Where to build it; the user's cache folder if not given.")] = None,
     port: Annotated[int, typer.Option(help="Port of the application.")] = 8600,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser window.")] = False,
     no_app: Annotated[bool, typer.Option("--no-app", help="Build the store and stop.")] = False,

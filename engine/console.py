@@ -28,9 +28,7 @@ class RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(
-            f"{speed:,.0f}/s" if speed and speed >= 10 else f"{speed:.1f}/s" if speed else "", style="cyan"
-        )
+        return Text(f"{speed:,.0f}/s" if speed and speed >= 10 else f"{speed:.1f}/s" if speed else "", style="cyan")
 
 
 @contextmanager
@@ -78,8 +76,6 @@ def _lines(console: Console) -> Report:
         printed[stage] = now
         seconds = now - first
         left = f", {seconds / done * (total - done):.0f} s left" if 0 < done < total else ""
-        console.print(
-            f"{stage}: {done:,} of {total:,}, {seconds:.0f} s{left} {detail}".rstrip(), highlight=False
-        )
+        console.print(f"{stage}: {done:,} of {total:,}, {seconds:.0f} s{left} {detail}".rstrip(), highlight=False)
 
     return report

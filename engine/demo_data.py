@@ -116,7 +116,7 @@ def draw_plate(plate: Plate) -> Image.Image:
     radius, turn = big * rng.uniform(0.40, 0.45), math.radians(rng.uniform(-7, 7))
     mask = Image.new("L", (big, big))
     _shape(ImageDraw.Draw(mask), plate.shape, centre, radius, turn, 255)
-    shadow = mask.filter(ImageFilter.GaussianBlur(big * 0.02)).point(lambda value: value // 2)
+    shadow = mask.filter(ImageFilter.GaussianBlur(big * 0.02)).point([value // 2 for value in range(256)])
     picture.paste((30, 30, 36), (round(big * 0.015), round(big * 0.02)), shadow)
     face = COLOURS[plate.colour]
     light = plate.colour in ("yellow", "white")

@@ -66,9 +66,7 @@ class Featurizer:
 
     def outputs(self, u: np.ndarray, v: np.ndarray, keep: np.ndarray, references: References) -> Outputs:
         """Model output, probabilities and Q from embeddings [B, e]; keep [B, R]."""
-        found = margins(
-            torch.from_numpy(u), torch.from_numpy(v), torch.from_numpy(keep), *references, self.scale
-        )
+        found = margins(torch.from_numpy(u), torch.from_numpy(v), torch.from_numpy(keep), *references, self.scale)
         p = found.p()
         return Outputs(found.f().numpy(), p.numpy(), output_to_loss(p).numpy())
 

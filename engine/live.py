@@ -55,11 +55,9 @@ class LiveModels:
             clip = load_checkpoint(manifest.model, path)
             strategy = manifest.options.get("gradients", "hooks")
             self.featurizers.append(
-                Featurizer(
-                    clip, manifest.model, manifest.model_output, manifest.projection, m, strategy=strategy
-                )
+                Featurizer(clip, manifest.model, manifest.model_output, manifest.projection, m, strategy=strategy)
             )
-            rows = store.array(m, "reference")[:]
+            rows = np.asarray(store.array(m, "reference")[:])
             embeddings = (store.array(m, name).oindex[rows] for name in ("image_embedding", "text_embedding"))
             self.references.append((References(*(torch.from_numpy(np.asarray(e)) for e in embeddings)), rows))
 
@@ -77,9 +75,7 @@ class LiveModels:
             return target
         contrast = _checked(contrast)
         if contrast == caption:
-            raise DataError(
-                "contrast caption", "the caption itself", "another caption", "Type a different one."
-            )
+            raise DataError("contrast caption", "the caption itself", "another caption", "Type a different one.")
         other = self._pair(picture, image_id, contrast)
         return replace(
             target,
@@ -92,9 +88,7 @@ class LiveModels:
         """The training caption with the highest mean cosine to a picture."""
         pixels = self.to_pixels(picture)[None]
         tokens = self.tokenize([""])
-        pair = np.zeros(
-            (len(self.featurizers), 2, self.store.array(0, "text_embedding").shape[1]), dtype=np.float32
-        )
+        pair = np.zeros((len(self.featurizers), 2, self.store.array(0, "text_embedding").shape[1]), dtype=np.float32)
         for m, featurizer in enumerate(self.featurizers):
             pair[m, 1] = featurizer.embed(pixels, tokens)[0][0]
         _, rows = self.store.similarity.search(pair.reshape(1, -1), 1)
@@ -130,9 +124,7 @@ class LiveModels:
         return (u[0], v[0]), phi[0], outputs.f[0], outputs.p[0]
 
 
-def live_target(
-    store: Store, image: bytes | Path, caption: str | None, *, contrast: str | None = None
-) -> Target:
+def live_target(store: Store, image: bytes | Path, caption: str | None, *, contrast: str | None = None) -> Target:
     """One live query: load the checkpoints, featurize, forget. See `LiveModels.target`."""
     return LiveModels(store).target(image, caption, contrast=contrast)
 
@@ -144,7 +136,7 @@ def contrast_target(models: LiveModels, which: str | int, contrast: str) -> Targ
     """
     store = models.store
     stored = stored_target(store, which)
-    path = store.image_path(stored.row)
+    path = store.image_path(store.examples.row_of(str(stored.id)))
     if not path.is_file():
         raise DataError(
             f"image of pair {stored.id}",

@@ -42,9 +42,7 @@ def output_to_loss(p: Tensor) -> Tensor:
     return 1 - p.mean(dim=1)
 
 
-def margins(
-    u: Tensor, v: Tensor, keep: Tensor, reference_u: Tensor, reference_v: Tensor, scale: Tensor
-) -> Margins:
+def margins(u: Tensor, v: Tensor, keep: Tensor, reference_u: Tensor, reference_v: Tensor, scale: Tensor) -> Margins:
     """The two directions of f for unit embeddings u, v [B, e] against references [R, e]; keep [B, R] bool."""
     own = (u * v).sum(dim=1, keepdim=True)
     minus_infinity = float("-inf")

@@ -65,9 +65,7 @@ def _configuration(name: str) -> tuple[dict, bool]:
         config = json.loads(json.dumps(config))
     missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
     if missing:
-        raise ModelError(
-            f"model {name!r}", f"no {', '.join(missing)}", "a CLIP configuration", "Check the file."
-        )
+        raise ModelError(f"model {name!r}", f"no {', '.join(missing)}", "a CLIP configuration", "Check the file.")
     if "multimodal_cfg" in config:
         raise ModelError(f"model {name!r}", "a CoCa configuration", "a CLIP", "Choose a CLIP architecture.")
     return config, path.suffix == ".json"
@@ -124,9 +122,7 @@ def load_checkpoint(spec: ModelSpec, path: Path) -> nn.Module:
     model = model.float().eval()
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
-            raise ModelError(
-                f"checkpoint {path}", f"NaN or infinity in {name}", "finite weights", "Retrain it."
-            )
+            raise ModelError(f"checkpoint {path}", f"NaN or infinity in {name}", "finite weights", "Retrain it.")
     return model
 
 

@@ -37,7 +37,7 @@ class DampedGram:
         matrix[np.diag_indices_from(matrix)] += self.ridge
         try:
             self._factor = torch.linalg.cholesky(torch.from_numpy(matrix))
-        except torch.linalg.LinAlgError as error:
+        except RuntimeError as error:
             raise UsageError(
                 "Gram matrix of the projected gradients",
                 f"not positive definite with damping {damping}",

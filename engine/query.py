@@ -45,9 +45,7 @@ def answer(
     }
 
 
-def _target(
-    store: Store, id: str | None, image: Path | None, caption: str | None, contrast: str | None
-) -> Target:
+def _target(store: Store, id: str | None, image: Path | None, caption: str | None, contrast: str | None) -> Target:
     if id is not None and contrast is None:
         return stored_target(store, id)
     from engine.live import LiveModels, contrast_target, live_target

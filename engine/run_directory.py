@@ -76,9 +76,7 @@ class Run:
             )
         order = np.array([position[id_] for id_ in ids])
         is_train = np.array([split == "train" for split in table["split"].to_pylist()])
-        subsets = np.stack(
-            [table[f"in_{m}"].to_numpy()[is_train] for m in range(self.spec.recipe.checkpoints)]
-        )
+        subsets = np.stack([table[f"in_{m}"].to_numpy()[is_train] for m in range(self.spec.recipe.checkpoints)])
         return Split(train=order[is_train], heldout=order[~is_train], subsets=subsets)
 
 

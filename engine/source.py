@@ -65,13 +65,9 @@ class Source:
         are given, StoreError when the data are not those of the run.
         """
         if (run is None) == (model is None):
-            raise UsageError(
-                "build", "both or neither of --run and --model", "exactly one of them", "Choose one."
-            )
+            raise UsageError("build", "both or neither of --run and --model", "exactly one of them", "Choose one.")
         if (model is None) != (not checkpoints):
-            raise UsageError(
-                "build", "--model and --checkpoint not together", "both or neither", "Give both."
-            )
+            raise UsageError("build", "--model and --checkpoint not together", "both or neither", "Give both.")
         opened = open_run(run) if run is not None else None
         if opened is not None:
             of_run = opened.spec.dataset

@@ -46,17 +46,12 @@ def split_dataset(dataset: Dataset, *, heldout: float, subset: float, checkpoint
             "Add pairs or lower --heldout.",
         )
     subsets = np.stack(
-        [
-            draw_by_group(image_ids[train], subset, np.random.default_rng([seed, 1, m]))
-            for m in range(checkpoints)
-        ]
+        [draw_by_group(image_ids[train], subset, np.random.default_rng([seed, 1, m])) for m in range(checkpoints)]
     )
     return Split(train=train, heldout=np.flatnonzero(is_heldout), subsets=subsets)
 
 
-def draw_by_group(
-    groups: Sequence[str] | np.ndarray, share: float, generator: np.random.Generator
-) -> np.ndarray:
+def draw_by_group(groups: Sequence[str] | np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
     """Draw a share of the distinct groups (rounded) and mark all their members: → bool [n]."""
     names, member_of = np.unique(np.asarray(groups), return_inverse=True)
     chosen = np.zeros(len(names), dtype=bool)

@@ -93,9 +93,7 @@ def train(
         if str(m) in run.quality:
             continue
         train_checkpoint(run, m, examples, split.train[split.subsets[m]], report)
-        quality = retrieval(
-            load_checkpoint(spec.model, run.checkpoint(m)), spec.model, examples, split.heldout
-        )
+        quality = retrieval(load_checkpoint(spec.model, run.checkpoint(m)), spec.model, examples, split.heldout)
         record_quality(run, m, quality)
     return open_run(out)
 
@@ -147,9 +145,7 @@ def train_checkpoint(run: Run, m: int, examples: Pairs, members: np.ndarray, rep
     for index in _batches(members, recipe, m, step, total):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step, total, recipe.warmup)
-        generator = torch.Generator().manual_seed(
-            int(np.random.SeedSequence([seed, m, step]).generate_state(1)[0])
-        )
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, m, step]).generate_state(1)[0]))
         pixels = augmented(examples.pixels[index], recipe.augment, generator)
         u = model.encode_image(normalise(spec, pixels), normalize=True)  # type: ignore[operator]
         v = model.encode_text(examples.tokens[index], normalize=True)  # type: ignore[operator]
@@ -224,11 +220,7 @@ def augmented(pixels: Tensor, kind: str, generator: torch.Generator) -> Tensor:
         mirrored = torch.rand(batch, 1, generator=generator) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     every = torch.arange(batch).view(-1, 1, 1)
-    return (
-        padded.permute(0, 2, 3, 1)[every, rows[:, :, None], columns[:, None, :]]
-        .permute(0, 3, 1, 2)
-        .contiguous()
-    )
+    return padded.permute(0, 2, 3, 1)[every, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 @torch.no_grad()

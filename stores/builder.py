@@ -43,9 +43,7 @@ NOT_COMPARED = ("state", "created", "libraries", "options", "recall")
 class StoreBuilder:
     """Builds the store at `path` under `path`.building. Use as a context manager: it holds a lock."""
 
-    def __init__(
-        self, path: Path, manifest: Manifest, *, overwrite: bool = False, restart: bool = False
-    ) -> None:
+    def __init__(self, path: Path, manifest: Manifest, *, overwrite: bool = False, restart: bool = False) -> None:
         """Open or continue a build.
 
         Raises StoreError when `path` holds something else, when an unfinished build has another specification
@@ -70,9 +68,7 @@ class StoreBuilder:
         if not self.path.exists():
             return False
         if not self.path.is_dir() or (any(self.path.iterdir()) and not (self.path / MANIFEST).is_file()):
-            raise StoreError(
-                f"store {self.path}", "something else there", "a new name", "Choose another --store."
-            )
+            raise StoreError(f"store {self.path}", "something else there", "a new name", "Choose another --store.")
         if overwrite or not (self.path / MANIFEST).is_file():
             return False
         found = _spec_differences(read_manifest(self.path), manifest)
@@ -123,9 +119,7 @@ class StoreBuilder:
 
     def _read_progress(self) -> dict[str, Any]:
         file = self.building / PROGRESS
-        return (
-            json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"stages": [], "chunks": {}}
-        )
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"stages": [], "chunks": {}}
 
     def _write_progress(self) -> None:
         write_json(self.building / PROGRESS, self._progress)

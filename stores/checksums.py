@@ -24,8 +24,7 @@ def digest(path: Path) -> str:
 
 def write_checksums(store: Path) -> None:
     facts = {
-        name: {"bytes": (store / name).stat().st_size, "sha256": digest(store / name)}
-        for name in files_of(store)
+        name: {"bytes": (store / name).stat().st_size, "sha256": digest(store / name)} for name in files_of(store)
     }
     write_json(store / CHECKSUMS, facts)
 
@@ -36,9 +35,7 @@ def read_checksums(store: Path) -> dict[str, dict]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StoreError(
-            f"{path}", f"unreadable ({error})", "the list of files", "Build the store again."
-        ) from error
+        raise StoreError(f"{path}", f"unreadable ({error})", "the list of files", "Build the store again.") from error
 
 
 def check_sizes(store: Path, expected: dict[str, dict]) -> None:

@@ -44,9 +44,7 @@ def write_examples(path: Path, rows: Iterable[ExampleRow], block: int = 10_000) 
         pending: list[ExampleRow] = []
 
         def flush() -> None:
-            columns = {
-                name: [getattr(row, name) for row in pending] for name in SCHEMA.names if name != "attributes"
-            }
+            columns = {name: [getattr(row, name) for row in pending] for name in SCHEMA.names if name != "attributes"}
             columns["attributes"] = [
                 json.dumps(dict(row.attributes), sort_keys=True, ensure_ascii=False) for row in pending
             ]
@@ -70,9 +68,7 @@ class ExampleTable:
             self._table = pq.read_table(path, schema=SCHEMA)
         except (OSError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise StoreError(
-                f"{path}", reason, "a readable table of pairs", "Build the store again."
-            ) from error
+            raise StoreError(f"{path}", reason, "a readable table of pairs", "Build the store again.") from error
         self.path = path
 
     def __len__(self) -> int:

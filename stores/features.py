@@ -52,9 +52,7 @@ def open_features(path: Path) -> zarr.Group:
     try:
         return zarr.open_group(path, mode="r", zarr_format=3)
     except (OSError, ValueError, KeyError) as error:
-        raise StoreError(
-            f"{path}", str(error) or "nothing", "a zarr group", "Build the store again."
-        ) from error
+        raise StoreError(f"{path}", str(error) or "nothing", "a zarr group", "Build the store again.") from error
 
 
 def open_array(root: zarr.Group, checkpoint: int, name: str) -> zarr.Array:

@@ -86,9 +86,7 @@ class VectorIndex:
             self._header_bytes = len(_empty_index(self.dim))
             expected, found = self._header_bytes + 2 * self.dim * self.count, self.path.stat().st_size
             if found != expected:
-                raise StoreError(
-                    f"{self.path}", f"{found} bytes", f"{expected} bytes", "Build the store again."
-                )
+                raise StoreError(f"{self.path}", f"{found} bytes", f"{expected} bytes", "Build the store again.")
             self._index = faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP_IFC)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise StoreError(
@@ -98,9 +96,7 @@ class VectorIndex:
     def search(self, queries: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
         """The `top` largest inner products: queries [q, dim] → scores float32, rows int64, each [q, min(top, n)]."""
         self._check(queries)
-        scores, rows = self._index.search(
-            np.ascontiguousarray(queries, dtype=np.float32), min(top, self.count)
-        )
+        scores, rows = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), min(top, self.count))
         return scores / np.float32(self.scale), rows
 
     def extremes(self, query: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -121,11 +117,7 @@ class VectorIndex:
         found = np.empty(count, dtype=np.float32)
         block = max(1, BLOCK_NUMBERS // self.dim)
         for start in range(0, count, block):
-            part = (
-                self._codes[start : start + block]
-                if rows is None
-                else self._codes[rows[start : start + block]]
-            )
+            part = self._codes[start : start + block] if rows is None else self._codes[rows[start : start + block]]
             found[start : start + block] = part.astype(np.float32) @ query
         return found / np.float32(self.scale)
 
@@ -139,9 +131,7 @@ class VectorIndex:
             )
 
 
-def recall_against(
-    index: VectorIndex, exact: np.ndarray, queries: np.ndarray, top: int = 10
-) -> dict[str, float]:
+def recall_against(index: VectorIndex, exact: np.ndarray, queries: np.ndarray, top: int = 10) -> dict[str, float]:
     """Share of the true top rows that the index finds, in both directions.
 
     exact [q, n] are the inner products in float64, queries [q, dim] → {"proponents": share, "opponents": share}.

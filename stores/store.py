@@ -41,9 +41,7 @@ def read_manifest(path: Path) -> Manifest:
     except (OSError, ValueError) as error:
         raise StoreError(f"{file}", f"damaged JSON ({error})", "a manifest", BUILD_AGAIN) from error
     if not isinstance(found, dict) or found.get("magic") != MAGIC:
-        raise StoreError(
-            f"{file}", "the manifest of something else", f'"magic": "{MAGIC}"', "Check the path."
-        )
+        raise StoreError(f"{file}", "the manifest of something else", f'"magic": "{MAGIC}"', "Check the path.")
     schema = found.get("schema")
     if not isinstance(schema, int):
         raise StoreError(f"{file}", f"schema {schema!r}", "a number", BUILD_AGAIN)

@@ -31,9 +31,7 @@ class ThumbnailWriter:
     def close(self) -> None:
         for size, file in self._files.items():
             file.close()
-            np.save(
-                self.directory / f"{size}.npy", np.asarray(self._ends[size], dtype="<i8"), allow_pickle=False
-            )
+            np.save(self.directory / f"{size}.npy", np.asarray(self._ends[size], dtype="<i8"), allow_pickle=False)
 
 
 def _webp(picture: Image.Image, side: int) -> bytes:
@@ -58,9 +56,7 @@ class ThumbnailPack:
                 f"{directory}", str(error), f"{size}.bin and {size}.npy", "Build the store again."
             ) from error
         if found != int(self._ends[-1]):
-            raise StoreError(
-                f"{self.path}", f"{found} bytes", f"{int(self._ends[-1])}", "Build the store again."
-            )
+            raise StoreError(f"{self.path}", f"{found} bytes", f"{int(self._ends[-1])}", "Build the store again.")
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -68,9 +64,7 @@ class ThumbnailPack:
     def read(self, row: int) -> bytes:
         """One WebP picture. StoreError when there is no such row."""
         if not 0 <= row < len(self):
-            raise StoreError(
-                f"{self.path}", f"row {row}", f"a row from 0 to {len(self) - 1}", "Choose another pair."
-            )
+            raise StoreError(f"{self.path}", f"row {row}", f"a row from 0 to {len(self) - 1}", "Choose another pair.")
         start, end = int(self._ends[row]), int(self._ends[row + 1])
         with self.path.open("rb") as file:
             file.seek(start)

@@ -83,7 +83,9 @@ def _check(root: Path, rows: list[Row], progress) -> tuple[list[Example], list[P
             if isinstance(found, Problem):
                 problems.append(found)
             elif found.id in seen:
-                problems.append(Problem("duplicate pair", found.image, f"same picture and caption as {seen[found.id]}"))
+                problems.append(
+                    Problem("duplicate pair", found.image, f"same picture and caption as {seen[found.id]}")
+                )
             else:
                 seen[found.id] = found.image
                 examples.append(found)

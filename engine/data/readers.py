@@ -93,7 +93,9 @@ def _json_line(line: str, file: Path) -> dict:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{file}", f"a line that is no JSON ({line[:60]!r})", "one object per line", "Fix it.") from error
+        raise DataError(
+            f"{file}", f"a line that is no JSON ({line[:60]!r})", "one object per line", "Fix it."
+        ) from error
     if not isinstance(record, dict):
         raise DataError(f"{file}", f"a line that is no object ({line[:60]!r})", "one object per line", "Fix it.")
     return record
@@ -153,7 +155,9 @@ def _coco_rows(path: Path, options: Options) -> Iterator[Row]:
             names = {image["id"]: image["file_name"] for image in found["images"]}
             annotations = [(str(a["image_id"]), names[a["image_id"]], a["caption"]) for a in found["annotations"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{file}", f"not COCO captions ({error})", "images and annotations", "Check it.") from error
+            raise DataError(
+                f"{file}", f"not COCO captions ({error})", "images and annotations", "Check it."
+            ) from error
         for number, name, caption in annotations:
             yield Row(f"{folder}/{name}" if folder else name, caption, split, {"coco_image_id": number})
 
@@ -200,7 +204,11 @@ def _flickr_rows(path: Path, options: Options) -> Iterator[Row]:
 def _class_folders(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
-    return [f for f in sorted(path.iterdir()) if f.is_dir() and any(i.suffix.lower() in IMAGE_SUFFIXES for i in f.iterdir())]
+    return [
+        f
+        for f in sorted(path.iterdir())
+        if f.is_dir() and any(i.suffix.lower() in IMAGE_SUFFIXES for i in f.iterdir())
+    ]
 
 
 def _class_rows(path: Path, options: Options) -> Iterator[Row]:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from engine.projection.definition import Layout
+from engine.projection.definition import VERSION, Layout
 from stores.errors import UsageError
 from stores.specs import ProjectionSpec
 
@@ -23,16 +23,31 @@ class Projector(Protocol):
     layout: Layout
 
     def accumulate(self, name: str, gradients: Tensor | np.ndarray, out: np.ndarray) -> None:
-        """Add the projection of one parameter's gradients float32 [B, numel] to `out` float32 [B, k]."""
+        """Add the projection of one parameter's gradients [B, numel] to `out`, contiguous float32 [B, k].
+
+        float32 is read in place; other types are rounded to float32 first. Not checked for NaN. UsageError where the
+        shapes do not fit.
+        """
         ...
 
 
-def make_projector(
-    spec: ProjectionSpec, layout: Layout, checkpoint: int, *, device: str = "cpu"
-) -> Projector:
-    """The projector of one checkpoint. UsageError for an unknown family, a k that does not fit, or a device."""
+def make_projector(spec: ProjectionSpec, layout: Layout, checkpoint: int, *, device: str = "cpu") -> Projector:
+    """The projector of one checkpoint (its number in the store, from 0).
+
+    UsageError for an unknown family or version, a k that is no multiple of s, a repeated parameter name, or a device
+    other than "cpu".
+    """
     if device != "cpu":
-        raise UsageError("projection device", repr(device), "cpu", "This version projects on the CPU only.")
+        raise UsageError(
+            "projection device",
+            repr(device),
+            "cpu",
+            "The CUDA kernel is not part of this version (cuda/README.md specifies it); project on the CPU.",
+        )
+    if spec.version != VERSION:
+        raise UsageError(
+            "projection version", str(spec.version), str(VERSION), "Use the TrakLens version that wrote it."
+        )
     if spec.kind == "sjlt":
         from engine.projection.sjlt_cpu import SjltProjector
 

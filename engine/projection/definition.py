@@ -13,6 +13,7 @@ from engine.projection.philox import philox
 from stores.errors import UsageError
 from stores.specs import ProjectionSpec
 
+VERSION = 1  # of the definition; another matrix for the same numbers needs another version
 Layout = tuple[tuple[str, int], ...]  # (parameter name, number of coordinates), in order
 
 
@@ -106,3 +107,9 @@ def rademacher_matrix(spec: ProjectionSpec, layout: Layout, checkpoint: int) -> 
             )
             rows.append(_signs(philox(counters, key))[: spec.dim])
     return np.stack(rows) / math.sqrt(spec.dim)
+
+
+def reference_projection(spec: ProjectionSpec, layout: Layout, checkpoint: int, gradients: np.ndarray) -> np.ndarray:
+    """Whole flat gradients [B, p] times P in float64, [B, k]. For tests and small p: P is built in full."""
+    matrix = sjlt_matrix if spec.kind == "sjlt" else rademacher_matrix
+    return gradients.astype(np.float64) @ matrix(spec, layout, checkpoint)
