@@ -91,6 +91,7 @@ def _plates(n: int, rng: np.random.Generator) -> list[tuple[Plate, dict[str, str
             text, planted = other.caption(), "wrong caption"
         elif i in copies:
             original = int(rng.choice(originals))
+            originals.remove(original)  # one copy each, so that no two copies are the same picture
             plate = replace(plates[original], jitter=plates[original].jitter ^ 1)
             text, planted, of = plate.caption(), "near-duplicate", f"images/{original:05d}.png"
         truth = {

@@ -1,6 +1,5 @@
 """What every projector on the CPU checks and shares: layout, arrays, threads."""
 
-import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -66,4 +65,4 @@ def for_each_part(work: Callable[[slice], None], count: int, numbers: int) -> No
         return
     ends = [count * i // threads for i in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, (slice(a, b) for a, b in itertools.pairwise(ends))))
+        list(pool.map(work, (slice(a, b) for a, b in pairwise(ends))))

@@ -30,7 +30,7 @@ def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 
 
-@numba.njit(inline="always")
+@numba.njit(nogil=True, cache=True)
 def philox_words(c0, c1, c2, c3, k0, k1):
     """The four words of one counter, as uint64 numbers below 2³²; arguments are uint64 below 2³²."""
     low, shift = np.uint64(LOW), np.uint64(32)

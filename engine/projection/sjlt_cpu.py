@@ -65,7 +65,8 @@ def _accumulate_few(gradients, out, tensor, size, nonzeros, k0, k1):
         for b in range(batch):
             values = gradients[b, start : start + size]
             if values.size < size:
-                padded[: values.size] = values
+                for j in range(values.size):
+                    padded[j] = values[j]
                 values = padded
             for block in range(nonzeros):
                 target = out[b, block * size : (block + 1) * size]
@@ -85,7 +86,10 @@ def _accumulate_many(gradients, out, tensor, size, nonzeros, k0, k1):
     index = np.empty((nonzeros, size), dtype=np.uint32)
     sign = np.empty((nonzeros, size), dtype=np.float32)
     turned = np.zeros((size, batch), dtype=np.float32)
-    sums = np.ascontiguousarray(out.T)
+    sums = np.empty((nonzeros * size, batch), dtype=np.float32)
+    for b in range(batch):
+        for j in range(nonzeros * size):
+            sums[j, b] = out[b, j]
     for tile in range((numel + size - 1) // size):
         _fill_tables(index, sign, tile, tensor, size, scale, k0, k1)
         start = tile * size
@@ -93,14 +97,18 @@ def _accumulate_many(gradients, out, tensor, size, nonzeros, k0, k1):
         for j in range(count):
             for b in range(batch):
                 turned[j, b] = gradients[b, start + j]
-        turned[count:] = 0
+        for j in range(count, size):
+            for b in range(batch):
+                turned[j, b] = np.float32(0)
         for block in range(nonzeros):
             for j in range(size):
                 factor = sign[block, j]
                 target, values = sums[block * size + j], turned[index[block, j]]
                 for b in range(target.size):
                     target[b] += factor * values[b]
-    out[:] = sums.T
+    for b in range(batch):
+        for j in range(nonzeros * size):
+            out[b, j] = sums[j, b]
 
 
 class SjltProjector:
