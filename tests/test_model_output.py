@@ -1,0 +1,77 @@
+"""f and Q are what the formulas say: small cases by hand, finite differences, no dependence on the batch."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from engine.model_output import draw_references, keep_mask, margins, output_to_loss
+from stores.errors import UsageError
+
+
+def _unit(rows):
+    x = torch.tensor(rows, dtype=torch.float64)
+    return x / x.norm(dim=1, keepdim=True)
+
+
+def test_margin_of_a_case_computed_by_hand():
+    u, v = _unit([[1.0, 0.0]]), _unit([[1.0, 0.0]])
+    reference_u, reference_v = _unit([[0.0, 1.0], [-1.0, 0.0]]), _unit([[0.0, 1.0], [0.0, -1.0]])
+    found = margins(u, v, torch.ones(1, 2, dtype=torch.bool), reference_u, reference_v, torch.tensor(2.0))
+    # uᵀv = 1; uᵀV = 0, 0; vᵀU = 0, −1; s = 2
+    assert found.image_to_text.item() == pytest.approx(-math.log(2 * math.exp(-2)))
+    assert found.text_to_image.item() == pytest.approx(-math.log(math.exp(-2) + math.exp(-4)))
+    p = math.exp(2) / (math.exp(2) + 2), math.exp(2) / (math.exp(2) + 1 + math.exp(-2))
+    assert found.p()[0].tolist() == pytest.approx(p)
+    assert output_to_loss(found.p()).item() == pytest.approx(1 - sum(p) / 2)
+
+
+def test_masked_references_do_not_count():
+    generator = torch.Generator().manual_seed(0)
+    u, v, U, V = (torch.nn.functional.normalize(torch.randn(4, 5, generator=generator), dim=1) for _ in range(4))
+    keep = torch.tensor([[True, False, True, True]] * 4)
+    masked = margins(u, v, keep, U, V, torch.tensor(3.0)).f()
+    left_out = margins(u, v, keep[:, [0, 2, 3]], U[[0, 2, 3]], V[[0, 2, 3]], torch.tensor(3.0)).f()
+    torch.testing.assert_close(masked, left_out)
+
+
+def test_output_to_loss_is_the_derivative_of_the_loss_by_f():
+    # loss of one direction = −log p with p = σ(f): dloss/df = −(1 − p), by finite differences
+    f = torch.tensor([-2.0, 0.3, 4.0], dtype=torch.float64)
+    step = 1e-6
+    above, below = (-torch.nn.functional.logsigmoid(x) for x in (f + step, f - step))
+    slope = (above - below) / (2 * step)
+    q = output_to_loss(torch.sigmoid(torch.stack([f, f], dim=1)))
+    torch.testing.assert_close(-slope, q, rtol=1e-6, atol=1e-8)
+
+
+def test_f_of_a_pair_does_not_depend_on_its_batch():
+    generator = torch.Generator().manual_seed(1)
+    u, v, U, V = (torch.nn.functional.normalize(torch.randn(6, 5, generator=generator), dim=1) for _ in range(4))
+    keep = torch.ones(6, 6, dtype=torch.bool)
+    together = margins(u, v, keep, U, V, torch.tensor(10.0)).f()
+    alone = torch.cat([margins(u[i : i + 1], v[i : i + 1], keep[:1], U, V, torch.tensor(10.0)).f() for i in range(6)])
+    torch.testing.assert_close(together, alone)
+    assert (output_to_loss(margins(u[:1], v[:1], keep[:1], U, V, torch.tensor(10.0)).p()) > 0).all()
+
+
+def test_references_are_drawn_without_replacement_and_uniformly():
+    counts = np.zeros(20)
+    for checkpoint in range(2000):
+        rows = draw_references(20, 5, 7, checkpoint)
+        assert len(set(rows.tolist())) == 5
+        counts[rows] += 1
+    assert counts.min() > 0.85 * counts.mean()
+    assert counts.max() < 1.15 * counts.mean()
+    assert np.array_equal(draw_references(20, 5, 7, 3), draw_references(20, 5, 7, 3))
+
+
+def test_references_with_the_same_caption_or_image_are_left_out():
+    keep = keep_mask(np.array(["a", "b"]), np.array(["1", "2"]), np.array(["a", "c", "c"]), np.array(["9", "2", "3"]))
+    assert keep.tolist() == [[False, True, True], [True, False, True]]
+
+
+def test_a_target_without_any_reference_is_named():
+    with pytest.raises(UsageError, match="a frog"):
+        keep_mask(np.array(["a frog"]), np.array(["1"]), np.array(["a frog"] * 3), np.array(["2", "3", "4"]))
