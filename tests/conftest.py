@@ -25,3 +25,29 @@ def pytest_runtest_makereport(item, call):
     if report.skipped and not hasattr(report, "wasxfail") and forbidden & {mark.name for mark in item.iter_markers()}:
         report.outcome = "failed"
         report.longrepr = f"skipped where skips are forbidden: {call.excinfo.value if call.excinfo else ''}"
+
+
+@pytest.fixture(scope="session")
+def tiny_demo(tmp_path_factory) -> Path:
+    """A folder with data/, run/ and store/: 80 demo pairs, two checkpoints, k = 64, by the real pipeline."""
+    from engine.build import build_store
+    from engine.data import load_dataset
+    from engine.demo_data import write_demo_dataset
+    from engine.source import Source
+    from engine.train import train
+    from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+
+    folder = tmp_path_factory.mktemp("tiny")
+    data = write_demo_dataset(folder / "data", n=80, seed=0)
+    train(load_dataset(data), folder / "run", checkpoints=2, epochs=2, batch_size=16, heldout=0.2)
+    source = Source.open(data, run=folder / "run")
+    build_store(
+        source, folder / "store", ModelOutputSpec(n_reference=32), ProjectionSpec(dim=64), ScoreSpec(), batch_size=16
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tiny_demo) -> Path:
+    """The finished store of `tiny_demo`; tests that change it copy it first."""
+    return tiny_demo / "store"

@@ -51,7 +51,9 @@ def test_cuda_is_not_packaged():
 
 
 def test_the_specified_json_gives_the_specified_key():
-    text = next(line.strip() for line in (ROOT / "cuda/README.md").read_text().splitlines() if '{"checkpoint"' in line)
+    text = next(
+        line.strip() for line in (ROOT / "cuda/README.md").read_text().splitlines() if '{"checkpoint"' in line
+    )
     assert json.loads(text)["layout"] == [list(entry) for entry in LAYOUT]
     words = np.frombuffer(hashlib.sha256(text.encode()).digest()[:8], "<u4").tolist()
     assert words == list(projection_key(ProjectionSpec("sjlt", 64, 4, 0), LAYOUT, 0))

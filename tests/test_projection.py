@@ -9,8 +9,14 @@ import pytest
 import torch
 
 from engine.projection import make_projector
-from engine.projection.definition import projection_key, rademacher_matrix, sjlt_matrix
-from engine.projection.philox import philox
+from engine.projection.definition import (
+    projection_key,
+    rademacher_matrix,
+    reference_projection,
+    sjlt_matrix,
+    tile_permutation,
+)
+from engine.projection.inputs import WORTH_A_THREAD, as_rows
 from stores.errors import UsageError
 from stores.specs import ProjectionSpec
 
@@ -21,10 +27,13 @@ SPECS = [
     ProjectionSpec("sjlt", 64, 4, 1),
     ProjectionSpec("sjlt", 60, 4, 1),  # T = 15 is no power of two
     ProjectionSpec("sjlt", 48, 1, 1),
+    ProjectionSpec("sjlt", 40, 8, 1),
     ProjectionSpec("sjlt", 32, 16, 1),
+    ProjectionSpec("sjlt", 16, 16, 1),  # T = 1
     ProjectionSpec("sjlt", 512, 2, 1),
     ProjectionSpec("rademacher", 64, 4, 1),
     ProjectionSpec("rademacher", 150, 4, 1),
+    ProjectionSpec("rademacher", 1, 4, 1),
 ]
 
 
@@ -38,22 +47,6 @@ def _project(spec: ProjectionSpec, gradients: np.ndarray, checkpoint: int = 0) -
     return out
 
 
-@pytest.mark.parametrize(
-    ("counter", "key", "expected"),
-    [
-        ([0] * 4, (0, 0), [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
-        ([0xFFFFFFFF] * 4, (0xFFFFFFFF,) * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
-        (
-            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
-            (0xA4093822, 0x299F31D0),
-            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
-        ),
-    ],
-)
-def test_philox_gives_the_published_vectors(counter, key, expected):
-    assert philox(np.array(counter), key).tolist() == expected
-
-
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_unit_vectors_give_the_rows_of_the_defined_matrix(spec):
     expected = MATRIX[spec.kind](spec, LAYOUT, 3)
@@ -63,10 +56,18 @@ def test_unit_vectors_give_the_rows_of_the_defined_matrix(spec):
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_projection_equals_the_float64_product(spec):
-    gradients = np.random.default_rng(0).standard_normal((5, P)).astype(np.float32)
-    expected = gradients.astype(np.float64) @ MATRIX[spec.kind](spec, LAYOUT, 0)
-    np.testing.assert_allclose(_project(spec, gradients), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+@pytest.mark.parametrize("batch", [1, 9])
+def test_tensor_by_tensor_equals_the_flat_float64_product(spec, batch):
+    gradients = np.random.default_rng(0).standard_normal((batch, P)).astype(np.float32)
+    expected = reference_projection(spec, LAYOUT, 0, gradients)
+    error = np.linalg.norm(_project(spec, gradients) - expected) / np.linalg.norm(expected)
+    assert error < 1e-6
+
+
+@pytest.mark.parametrize("size", [1, 2, 12, 15, 64, 97])
+def test_a_tile_is_permuted(size):
+    for tile in range(50):
+        assert sorted(tile_permutation((tile, 7), 0, tile, 0, size)) == list(range(size))
 
 
 @pytest.mark.parametrize("kind", ["sjlt", "rademacher"])
@@ -75,17 +76,52 @@ def test_every_coordinate_has_unit_length(kind):
     np.testing.assert_allclose(np.linalg.norm(MATRIX[kind](spec, LAYOUT, 0), axis=1), 1.0, rtol=1e-12)
 
 
-def test_sjlt_batch_size_and_threads_change_no_bit():
-    spec, gradients = SPECS[0], np.random.default_rng(1).standard_normal((13, P)).astype(np.float32)
+@pytest.mark.parametrize("kind", ["sjlt", "rademacher"])
+@pytest.mark.parametrize("nonzeros", [2, 4])  # 1/√2 is no power of two: products are rounded
+def test_batch_size_and_threads_change_no_bit(kind, nonzeros):
+    spec, numel = ProjectionSpec(kind, 300, nonzeros, 1), 8_413
+    layout = (("weight", numel),)
+    gradients = np.random.default_rng(1).standard_normal((37, numel)).astype(np.float32)
+    assert gradients.size > WORTH_A_THREAD
+
+    def project(rows: int, threads: int) -> np.ndarray:
+        torch.set_num_threads(threads)
+        projector = make_projector(spec, layout, 0)
+        out = np.ones((len(gradients), spec.dim), dtype=np.float32)  # not zero: there may be earlier contributions
+        for start in range(0, len(gradients), rows):
+            part = slice(start, start + rows)
+            projector.accumulate("weight", gradients[part], out[part])
+        return out
+
     before = torch.get_num_threads()
     try:
-        torch.set_num_threads(1)
-        alone = np.concatenate([_project(spec, row[None]) for row in gradients])
-        torch.set_num_threads(3)
-        together = _project(spec, gradients)
+        expected = project(1, 1)
+        for rows, threads in ((5, 1), (37, 1), (37, 2), (37, 3), (16, 7)):
+            assert np.array_equal(project(rows, threads), expected), (rows, threads)
     finally:
         torch.set_num_threads(before)
-    assert np.array_equal(alone, together)
+
+
+@pytest.mark.parametrize("kind", ["sjlt", "rademacher"])
+def test_other_types_and_strides_give_the_same_as_contiguous_float32(kind):
+    spec = ProjectionSpec(kind, 64, 4, 1)
+    gradients = np.random.default_rng(4).standard_normal((3, 130)).astype(np.float32)
+    projector = make_projector(spec, LAYOUT, 0)
+    expected = np.zeros((3, 64), np.float32)
+    projector.accumulate("embedding", gradients, expected)
+    turned = torch.from_numpy(np.ascontiguousarray(gradients.T)).T
+    readonly = gradients.copy()
+    readonly.flags.writeable = False
+    for same in (torch.from_numpy(gradients), gradients.astype(np.float64), turned, turned.double(), readonly):
+        out = np.zeros((3, 64), np.float32)
+        projector.accumulate("embedding", same, out)
+        assert np.array_equal(out, expected)
+
+
+def test_the_gradients_are_read_in_place_and_left_as_they_are():
+    gradients = torch.randn(3, 130, generator=torch.Generator().manual_seed(0))
+    rows = as_rows(gradients, "embedding", 130, np.zeros((3, 8), np.float32), 8)
+    assert rows.ctypes.data == gradients.data_ptr()
 
 
 def test_contributions_of_several_calls_add_up():
@@ -150,9 +186,37 @@ def test_a_fresh_process_makes_the_same_matrix():
     [
         (ProjectionSpec("sjlt", 66, 4, 0), "cpu", "Try 64 or 68"),
         (ProjectionSpec("gaussian", 64, 4, 0), "cpu", "sjlt or rademacher"),
+        (ProjectionSpec("sjlt", 3, 4, 0), "cpu", "Try 4 or 8"),
+        (ProjectionSpec("sjlt", 64, 0, 0), "cpu", "at least 1"),
+        (ProjectionSpec("rademacher", 0, 4, 0), "cpu", "1 or more"),
+        (ProjectionSpec("sjlt", 64, 4, 0, version=2), "cpu", "found 2; expected 1"),
         (ProjectionSpec("sjlt", 64, 4, 0), "cuda", "CUDA kernel is not part"),
     ],
 )
 def test_what_cannot_be_projected_is_refused_with_advice(spec, device, words):
     with pytest.raises(UsageError, match=words):
         make_projector(spec, LAYOUT, 0, device=device)
+
+
+@pytest.mark.parametrize("layout", [(("a", 3), ("a", 4)), (("a", 0),), (("a", 2**32),)])
+def test_a_layout_that_cannot_be_counted_is_refused(layout):
+    with pytest.raises(UsageError, match="parameter a"):
+        make_projector(ProjectionSpec("sjlt", 64, 4, 0), layout, 0)
+
+
+@pytest.mark.parametrize("kind", ["sjlt", "rademacher"])
+@pytest.mark.parametrize(
+    ("gradients", "out"),
+    [
+        (np.zeros((2, 8), np.float32), np.zeros((2, 64), np.float32)),  # bias has 7
+        (np.zeros(7, np.float32), np.zeros((1, 64), np.float32)),
+        (np.zeros((2, 7), np.float32), np.zeros((3, 64), np.float32)),
+        (np.zeros((2, 7), np.float32), np.zeros((2, 63), np.float32)),
+        (np.zeros((2, 7), np.float32), np.zeros((2, 64), np.float64)),
+        (np.zeros((2, 7), np.float32), np.zeros((64, 2), np.float32).T),
+        (torch.zeros((2, 7), device="meta"), np.zeros((2, 64), np.float32)),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_before_a_kernel_sees_them(kind, gradients, out):
+    with pytest.raises(UsageError):
+        make_projector(ProjectionSpec(kind, 64, 4, 0), LAYOUT, 0).accumulate("bias", gradients, out)

@@ -1,0 +1,142 @@
+"""A store answers as the mathematics says, whatever the batch size, and refuses what does not fit."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from engine.attribution import rank, score_sample, stored_target
+from engine.build import build_store
+from engine.gradients import reference_gradients
+from engine.live import LiveModels
+from engine.model_output import ClipMargin, keep_mask
+from engine.models import attributed_parameters, load_checkpoint, normalise, temperature
+from engine.projection import make_projector
+from engine.query import answer
+from engine.source import PairLoader, Source
+from stores.errors import StoreError, UsageError
+from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+from stores.store import open_store
+
+OUTPUT, PROJECTION, SCORE = ModelOutputSpec(n_reference=32), ProjectionSpec(dim=64), ScoreSpec()
+
+
+def _brute_force(store, row: int) -> np.ndarray:
+    """τ(z, z_i) for all training pairs, in float64, from the stored φ and Q by the formula alone."""
+    total, q = np.zeros(store.n_train), np.zeros(store.n_train)
+    for m in range(store.n_checkpoints):
+        phi = np.asarray(store.array(m, "phi")[:], dtype=np.float64)
+        train = phi[: store.n_train]
+        gram = train.T @ train
+        gram += store.manifest.score.damping * np.trace(gram) / len(gram) * np.eye(len(gram))
+        total += train @ np.linalg.solve(gram, phi[row]) / store.n_checkpoints
+        q += np.asarray(store.array(m, "q")[: store.n_train]) / store.n_checkpoints
+    return total * q
+
+
+@pytest.mark.parametrize("row", [0, 11, 70])
+def test_query_ranks_as_brute_force_up_to_fp16(tiny_store, row):
+    store = open_store(tiny_store)
+    exact, target = _brute_force(store, row), stored_target(store, row)
+    found = rank(store, target, top=10)
+    scale = np.abs(exact).max()
+    best, worst = np.sort(exact)[::-1][:10], np.sort(exact)[:10]
+    np.testing.assert_allclose([p.score for p in found.proponents], best, atol=2e-3 * scale)
+    np.testing.assert_allclose([p.score for p in found.opponents], worst, atol=2e-3 * scale)
+    for pair in (*found.proponents, *found.opponents):
+        assert pair.score == pytest.approx(exact[pair.row], abs=2e-3 * scale)
+    np.testing.assert_allclose(score_sample(store, target), exact, atol=2e-3 * scale)
+
+
+def test_stored_features_equal_projected_autograd_gradients(tiny_demo):
+    store = open_store(tiny_demo / "store")
+    source = Source.open(tiny_demo / "data", run=tiny_demo / "run")
+    rows, m = [0, 5, 66], 1
+    clip = load_checkpoint(source.model, source.checkpoints[m])
+    margin = ClipMargin(clip, temperature(clip, "checkpoint")).eval()
+    names = [f"clip.{name}" for name in attributed_parameters(clip)]
+    reference = np.asarray(store.array(m, "reference")[:])
+    shared = tuple(
+        torch.from_numpy(np.asarray(store.array(m, name).oindex[reference]))
+        for name in ("image_embedding", "text_embedding")
+    )
+    examples = store.examples
+    keep = keep_mask(
+        examples.caption[rows].astype(str),
+        examples.image_id[rows].astype(str),
+        examples.caption[reference].astype(str),
+        examples.image_id[reference].astype(str),
+    )
+    parts = [PairLoader(source).load(row, row + 1) for row in rows]
+    pixels, tokens = torch.cat([p for p, _ in parts]), torch.cat([t for _, t in parts])
+    gradients = reference_gradients(
+        margin, (normalise(source.model, pixels), tokens, torch.from_numpy(keep)), names, shared
+    )
+    layout = tuple((name.removeprefix("clip."), gradients[name].shape[1]) for name in names)
+    projector, phi = make_projector(PROJECTION, layout, m), np.zeros((3, 64), np.float32)
+    for name in names:
+        projector.accumulate(name.removeprefix("clip."), gradients[name], phi)
+    stored = np.stack([store.row(m, "phi", row) for row in rows])
+    np.testing.assert_allclose(stored, phi, rtol=1e-3, atol=1e-4 * np.abs(phi).max())
+
+
+def test_batch_size_changes_no_score(tiny_demo, tmp_path):
+    source = Source.open(tiny_demo / "data", run=tiny_demo / "run")
+    build_store(source, tmp_path / "store", OUTPUT, PROJECTION, SCORE, batch_size=7)
+    one, other = open_store(tiny_demo / "store"), open_store(tmp_path / "store")
+    for m in range(2):
+        a, b = (np.asarray(s.array(m, "phi")[:]) for s in (one, other))
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(a).max())
+
+
+def test_live_query_of_a_stored_pair_equals_the_stored_one(tiny_demo):
+    store = open_store(tiny_demo / "store")
+    models = LiveModels(store)
+    for row in (3, 75):
+        stored, live = stored_target(store, row), models.target(store.image_path(row), store.examples.caption[row])
+        assert live.f == pytest.approx(stored.f, abs=1e-3)
+        assert (live.rank_image_to_text, live.rank_text_to_image) == (
+            stored.rank_image_to_text,
+            stored.rank_text_to_image,
+        )
+        scale = np.abs(stored.influence_query).max()
+        np.testing.assert_allclose(live.influence_query, stored.influence_query, atol=1e-3 * scale)
+
+
+def test_contrast_is_the_difference_of_two_targets(tiny_demo):
+    store = open_store(tiny_demo / "store")
+    models, image = LiveModels(store), store.image_path(2)
+    a, b = "a red circle sign with the letter k", "a blue square sign with the number 7"
+    one, two, both = models.target(image, a), models.target(image, b), models.target(image, a, contrast=b)
+    assert both.f == pytest.approx(one.f - two.f, abs=1e-4)
+    np.testing.assert_allclose(both.influence_query, one.influence_query - two.influence_query, rtol=1e-5)
+
+
+def test_query_keeps_its_contract(tiny_store):
+    store = open_store(tiny_store)
+    found = json.loads(json.dumps(answer(tiny_store, id=str(store.examples.id[0]), top=3)))
+    assert {"target", "f", "similarity", "proponents", "opponents", "seconds"} <= set(found)
+    assert [len(found[side]) for side in ("proponents", "opponents")] == [3, 3]
+    assert set(found["proponents"][0]) == {"id", "score", "caption", "image"}
+    assert found["proponents"][0]["score"] >= found["proponents"][1]["score"]
+    assert found["opponents"][0]["score"] <= found["opponents"][1]["score"]
+
+
+def test_a_finished_store_of_another_specification_is_not_touched(tiny_demo):
+    source = Source.open(tiny_demo / "data", run=tiny_demo / "run")
+    before = (tiny_demo / "store" / "manifest.json").read_bytes()
+    with pytest.raises(StoreError, match=r"score\.damping: 0\.1, 0\.5"):
+        build_store(source, tiny_demo / "store", OUTPUT, PROJECTION, ScoreSpec(damping=0.5))
+    build_store(source, tiny_demo / "store", OUTPUT, PROJECTION, SCORE)  # the same: nothing to do
+    assert (tiny_demo / "store" / "manifest.json").read_bytes() == before
+
+
+def test_unknown_ids_and_contradicting_options_are_refused(tiny_demo):
+    store = open_store(tiny_demo / "store")
+    with pytest.raises(StoreError, match="no such id"):
+        stored_target(store, "0123456789abcdef")
+    with pytest.raises(UsageError, match="exactly one"):
+        Source.open(tiny_demo / "data")
+    with pytest.raises(UsageError, match="both or neither"):
+        Source.open(tiny_demo / "data", model="ViT-B-32")
