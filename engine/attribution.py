@@ -4,8 +4,10 @@ No torch here: a stored target's query is a row of the store, and the ranking is
 `search(q)` for proponents and `search(−q)` for opponents. A target that is not in the store comes from `engine.live`.
 """
 
+import hashlib
 import time
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,6 +37,11 @@ class Target:
     influence_query: np.ndarray
     similarity_query: np.ndarray
     contrast: str | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """A name for the question itself, to keep answers by: equal for equal queries."""
+        return hashlib.blake2b(self.influence_query.tobytes() + self.similarity_query.tobytes()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -88,21 +95,20 @@ def stored_target(store: Store, which: str | int) -> Target:
 def retrieval_ranks(
     store: Store, similarity_query: np.ndarray, caption: str, image_id: str | None
 ) -> tuple[int, int]:
-    """Rank of the own caption for the image and of the own image for the caption, by mean cosine: (1 = best).
+    """Rank of the own caption for the image and of the own image for the caption, by mean cosine (1 = best).
 
-    Counted against the training pairs; those with the same caption (same image) are no rivals.
-    similarity_query: concat_m(u, v) [2·M·e].
+    Counted among the distinct captions (images) of the training pairs; pairs with the same caption or the same image
+    are right answers too, and no rivals. similarity_query: concat_m(u, v) [2·M·e].
     """
     pair = similarity_query.reshape(store.n_checkpoints, 2, -1)
     own = float((pair[:, 0] * pair[:, 1]).sum()) / (2 * store.n_checkpoints)
     by_image, by_text = np.zeros_like(pair), np.zeros_like(pair)
     by_image[:, 1], by_text[:, 0] = pair[:, 0], pair[:, 1]  # u against every V_i, v against every U_i
-    train = slice(0, store.n_train)
-    rivals = np.asarray(store.examples.caption[train]) != caption
-    better_captions = (store.similarity.scores(by_image.ravel()) > own) & rivals
-    rivals = np.asarray(store.examples.image_id[train]) != image_id
-    better_images = (store.similarity.scores(by_text.ravel()) > own) & rivals
-    return 1 + int(better_captions.sum()), 1 + int(better_images.sum())
+    captions, images = store.examples.caption[: store.n_train], store.examples.image_id[: store.n_train]
+    rivals = (captions != caption) & (images != image_id)
+    better_captions = captions[(store.similarity.scores(by_image.ravel()) > own) & rivals]
+    better_images = images[(store.similarity.scores(by_text.ravel()) > own) & rivals]
+    return 1 + len(set(better_captions)), 1 + len(set(better_images))
 
 
 def _query_of(store: Store, target: Target, method: str):
@@ -146,6 +152,16 @@ def score_sample(
         return index.scores(query)
     rows = np.sort(np.random.default_rng(seed).choice(store.n_train, size=at_most, replace=False))
     return index.scores(query, rows)
+
+
+def score_histogram(scores: np.ndarray, bins: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Edges and counts of scores [n], about `bins` of them; zero is always an edge, so that no bin mixes the signs."""
+    low, high = min(float(scores.min(initial=0)), 0.0), max(float(scores.max(initial=0)), 0.0)
+    width = max(high - low, 1e-12) / bins
+    below = int(np.ceil(-low / width - 1e-9))
+    edges = width * np.arange(-below, bins - below + 2)
+    counts, _ = np.histogram(scores, edges)
+    return edges, counts
 
 
 def shared_rows(a: Ranking, b: Ranking) -> set[int]:

@@ -52,7 +52,7 @@ def train(
     subset: Annotated[float, typer.Option(help="Share of the training pairs each checkpoint sees.")] = 0.5,
     heldout: Annotated[float, typer.Option(help="Share of the pairs held out as targets.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Decides split, subsets, weights and order.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Pairs per training step.")] = 128,
+    batch_size: Annotated[int, typer.Option(help="Pairs per training step.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 1e-3,
     augment: Annotated[str, typer.Option(help="shift, flip (and shift) or none.")] = "shift",
     reader: Reader = None,

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engine.attribution import Target, retrieval_ranks, stored_target
+from engine.attribution import Target, retrieval_ranks
 from engine.data import open_image
 from engine.features import Featurizer, References
 from engine.model_output import keep_mask
@@ -129,22 +129,24 @@ def live_target(store: Store, image: bytes | Path, caption: str | None, *, contr
     return LiveModels(store).target(image, caption, contrast=contrast)
 
 
-def contrast_target(models: LiveModels, which: str | int, contrast: str) -> Target:
-    """A stored pair against another caption for the same image. Needs the original image file.
+def question_about(models: LiveModels, id: str, caption: str | None, contrast: str | None) -> Target:
+    """The image of a stored pair with another caption, or its caption against a contrast, or both.
 
-    Raises DataError when the image is no longer where the data set was.
+    Needs the original image file; DataError when it is no longer where the data set was. The target keeps the pair's
+    row and id unless the caption is another one.
     """
     store = models.store
-    stored = stored_target(store, which)
-    path = store.image_path(store.examples.row_of(str(stored.id)))
+    row = store.examples.row_of(id)
+    path, own = store.image_path(row), str(store.examples.caption[row])
     if not path.is_file():
         raise DataError(
-            f"image of pair {stored.id}",
+            f"image of pair {id}",
             f"no file at {path}",
             "the original image",
             "Put the data set back there.",
         )
-    return replace(models.target(path, stored.caption, contrast=contrast), row=stored.row, id=stored.id)
+    target = models.target(path, caption or own, contrast=contrast)
+    return target if target.caption != own else replace(target, row=row, id=id)
 
 
 def reference_mask(

@@ -48,10 +48,10 @@ def answer(
 def _target(store: Store, id: str | None, image: Path | None, caption: str | None, contrast: str | None) -> Target:
     if id is not None and contrast is None:
         return stored_target(store, id)
-    from engine.live import LiveModels, contrast_target, live_target
+    from engine.live import LiveModels, live_target, question_about
 
     if id is not None and contrast is not None:
-        return contrast_target(LiveModels(store), id, contrast)
+        return question_about(LiveModels(store), id, None, contrast)
     assert image is not None  # the command line has checked that one of the two is given
     return live_target(store, image, caption, contrast=contrast)
 

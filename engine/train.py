@@ -35,7 +35,7 @@ from stores.errors import ModelError, UsageError
 from stores.specs import ModelSpec
 
 SAVE_EVERY_SECONDS = 15.0
-EPOCH_BUDGET = 30_000  # examples seen in all by a checkpoint, when --epochs is not given …
+EPOCH_BUDGET = 20_000  # examples seen in all by a checkpoint, when --epochs is not given …
 EPOCH_LIMITS = (8, 40)  # … within these limits
 
 
@@ -49,7 +49,7 @@ def train(
     subset: float = 0.5,
     heldout: float = 0.1,
     seed: int = 0,
-    batch_size: int = 128,
+    batch_size: int = 64,
     learning_rate: float = 1e-3,
     augment: str = "shift",
     report: Report = silent,

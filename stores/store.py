@@ -93,6 +93,11 @@ class Store:
         return table
 
     @cached_property
+    def distinct(self) -> tuple[int, int]:
+        """How many different captions and images the training pairs have."""
+        return len(set(self.examples.caption[: self.n_train])), len(set(self.examples.image_id[: self.n_train]))
+
+    @cached_property
     def _features(self) -> zarr.Group:
         return open_features(self.path / FEATURES)
 

@@ -1,0 +1,120 @@
+"""What all visitors share: the open store, the live models, and finished answers. Nothing here is ever written to.
+
+Keys are the store's path and the moment it was written, so a store built again under a running app is opened again.
+"""
+
+import os
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from engine.attribution import Ranking, Target, rank, score_histogram, score_sample, stored_target
+from engine.browse import striking_pair
+from stores.errors import StoreError
+from stores.layout import MANIFEST
+from stores.store import Store, open_store
+
+if TYPE_CHECKING:
+    from engine.live import LiveModels
+
+STORE_VARIABLE = "TRAKLENS_STORE"
+
+
+def current_store() -> Store:
+    """The store this app was started on. Raises StoreError when it cannot be opened."""
+    path = os.environ.get(STORE_VARIABLE)
+    if not path:
+        raise StoreError("the app", "no store", "a store", "Start it with `traklens app STORE`.")
+    return _open(path, stamp(Path(path)))
+
+
+def stamp(path: Path) -> int:
+    """When the store was finished, in nanoseconds; 0 when there is none."""
+    try:
+        return (path / MANIFEST).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@st.cache_resource(max_entries=2, show_spinner="Opening the store …")
+def _open(path: str, stamp: int) -> Store:
+    return open_store(path)
+
+
+def first_row(store: Store) -> int:
+    """The pair to open on."""
+    return _first_row(_key(store), store)
+
+
+@st.cache_resource(max_entries=2, show_spinner="Looking for a pair to begin with …")
+def _first_row(key: str, _store: Store) -> int:
+    return striking_pair(_store)
+
+
+def target_of(store: Store, row: int) -> Target:
+    """A stored pair as target."""
+    return _stored_target(_key(store), store, row)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _stored_target(key: str, _store: Store, row: int) -> Target:
+    return stored_target(_store, row)
+
+
+@st.cache_resource(max_entries=1, show_spinner="Loading the models …")
+def _live_models(key: str, _store: Store) -> "tuple[LiveModels, Lock]":
+    from engine.live import LiveModels
+
+    return LiveModels(_store), Lock()
+
+
+def ask_stored(store: Store, id: str, caption: str | None, contrast: str | None) -> Target:
+    """A stored pair's image with another caption, or against a contrast caption."""
+    return _ask_stored(_key(store), store, id, caption, contrast)
+
+
+@st.cache_resource(max_entries=64, show_spinner="Asking the models …")
+def _ask_stored(key: str, _store: Store, id: str, caption: str | None, contrast: str | None) -> Target:
+    from engine.live import question_about
+
+    models, lock = _live_models(key, _store)
+    with lock:
+        return question_about(models, id, caption, contrast)
+
+
+def ask_upload(store: Store, image: bytes, caption: str | None, contrast: str | None) -> Target:
+    """A visitor's own image with a caption. Raises DataError for something that is no image."""
+    return _ask_upload(_key(store), store, image, caption, contrast)
+
+
+@st.cache_resource(max_entries=64, show_spinner="Asking the models …")
+def _ask_upload(key: str, _store: Store, image: bytes, caption: str | None, contrast: str | None) -> Target:
+    models, lock = _live_models(key, _store)
+    with lock:
+        return models.target(image, caption, contrast=contrast)
+
+
+def ranking_of(store: Store, target: Target, method: str, top: int) -> Ranking:
+    """The `top` proponents and opponents of a target."""
+    return _ranking(_key(store), target.key, store, target, method, top)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _ranking(key: str, target_key: str, _store: Store, _target: Target, method: str, top: int) -> Ranking:
+    return rank(_store, _target, top=top, method=method)
+
+
+def histogram_of(store: Store, target: Target, method: str):
+    """Edges and counts of the target's scores over the training pairs."""
+    return _histogram(_key(store), target.key, store, target, method)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _histogram(key: str, target_key: str, _store: Store, _target: Target, method: str):
+    return score_histogram(score_sample(_store, _target, method=method))
+
+
+def _key(store: Store) -> str:
+    return f"{store.path}@{stamp(store.path)}"

@@ -1,0 +1,62 @@
+"""The sidebar: what the store is, and its pairs to search and pick from."""
+
+import streamlit as st
+
+from app.caches import stamp
+from app.markup import browse_card, text
+from app.state import View, go_to
+from engine.browse import SPLITS, find_pairs
+from stores.store import Store
+
+PER_PAGE = 18
+SPLIT_NAMES = {"all": "All", "train": "Training", "heldout": "Held-out"}
+
+
+def show(store: Store, view: View) -> None:
+    """Draw the sidebar; picking a pair changes the URL."""
+    manifest = store.manifest
+    st.html(
+        '<div class="tl-brand">TrakLens</div><div class="tl-quiet">'
+        f"{text(store.path.parent.name)} · {store.n_train:,} training and {store.n_heldout:,} held-out pairs · "
+        f"{store.n_checkpoints} × {text(manifest.model.name)}</div>"
+    )
+    wanted = st.text_input(
+        "Search captions",
+        key="search",
+        placeholder="Search captions",
+        icon=":material/search:",
+        label_visibility="collapsed",
+        live=True,
+        max_chars=500,
+    )
+    splits = SPLITS if store.n_heldout else ("all",)
+    split = st.segmented_control(
+        "Show",
+        splits,
+        default="all",
+        required=True,
+        format_func=SPLIT_NAMES.__getitem__,
+        key="split",
+        label_visibility="collapsed",
+        on_change=_first_page,
+    )
+    page = st.session_state.get("page", 1)
+    found = find_pairs(store, wanted or "", split=split or "all", page=page, per_page=PER_PAGE)
+    if not found.total:
+        st.html('<div class="tl-quiet">No caption has all these words. Try fewer, or another split.</div>')
+        return
+    st.html(f'<div class="tl-quiet">{found.total:,} {"pair" if found.total == 1 else "pairs"}</div>')
+    version = stamp(store.path)
+    with st.grid(3, min_column_width=70, gap="xxsmall"):
+        for row in found.rows:
+            id = str(store.examples.id[row])
+            with st.container(key=f"card-browse-{row}"):
+                st.html(browse_card(row, store.examples.caption[row], version, id == view.id))
+                st.button(f"Choose pair {row}", key=f"browse-{row}", on_click=go_to, args=(id,))
+    pages = -(-found.total // PER_PAGE)
+    if pages > 1:
+        st.pagination(pages, key="page", max_visible_pages=5)
+
+
+def _first_page() -> None:
+    st.session_state["page"] = 1

@@ -1,0 +1,166 @@
+"""Explore: a pair, the training pairs that raised and lowered the models' match of it, and similarity beside it."""
+
+import base64
+from dataclasses import replace
+
+import streamlit as st
+
+from app import caches
+from app.markup import notice, picture, ranked_card, target_card, text
+from app.state import METHODS, TOPS, View, go_to, read_view, write_view
+from app.views import ask, browse
+from app.views.charts import score_distribution
+from engine.attribution import Ranked, Target, shared_rows
+from engine.data.images import thumbnail_of
+from stores.errors import TrakLensError
+from stores.store import Store
+
+METHOD_NAMES = {"trak": "Influential (TRAK)", "clip": "Similar (CLIP)", "both": "Side by side"}
+HEADINGS = {
+    ("trak", 0): ("Proponents", "raise the match: without them f is expected to fall"),
+    ("trak", 1): ("Opponents", "lower the match: without them f is expected to rise"),
+    ("clip", 0): ("Most similar", "by image–image and caption–caption cosine, mean over the checkpoints"),
+    ("clip", 1): ("Least similar", "the other end of the same list"),
+}
+EXPLANATION = """
+**Proponents** are training pairs that made the models match this image with this caption; **opponents** worked
+against it. A score is TRAK's attribution: an estimate, in units of the model output *f*, of what the pair contributed.
+It says which pairs matter and in which direction; how far its size can be trusted is measured by retraining.
+
+*f* is the log odds that the image picks this caption and the caption this image, against pairs drawn from the
+training set. *Similarity* (cosine) only says which training pairs look or read alike: similar pairs need not have
+taught the models anything, and influential ones need not be similar.
+
+**Which pair is asked about:** an image is asked together with its own caption. An image of yours without a caption
+takes the training caption nearest to it. With *rather than*, *f* is the difference between the two captions.
+"""
+
+
+def show(store: Store) -> None:
+    """Draw the page for the view in the URL."""
+    view, problem = _resolved(store, read_view())
+    with st.sidebar:
+        browse.show(store, view)
+    if problem:
+        notice(problem, kind="error")
+    target, image, chips = _target(store, view)
+    st.html(target_card(target, image, chips, store.distinct))
+    with st.container():  # always there, so that what follows keeps its place and its state
+        _recorded(store, target)
+        ask.way_back(view)
+    with st.expander("Ask with another caption, a contrast, or your own image", icon=":material/edit:"):
+        ask.form()
+    left, right = st.columns([3, 1], vertical_alignment="center")
+    method = left.segmented_control(
+        "Order by", METHODS, default=view.method, required=True, format_func=METHOD_NAMES.__getitem__,
+        label_visibility="collapsed", key="method",
+    )  # fmt: skip
+    top = right.selectbox(
+        "How many",
+        TOPS,
+        index=TOPS.index(view.top),
+        key="top",
+        format_func="top {}".format,
+        label_visibility="collapsed",
+    )
+    view = replace(view, method=str(method), top=int(top))
+    write_view(view)
+    _rankings(store, target, view)
+    with st.expander("What do these numbers mean?", icon=":material/help:"):
+        st.markdown(EXPLANATION)
+
+
+def _resolved(store: Store, view: View) -> tuple[View, str | None]:
+    """The view with a pair that exists, and what was wrong with the one asked for."""
+    first = str(store.examples.id[caches.first_row(store)]) if view.id is None else None
+    if first is not None:
+        return replace(view, id=first), None
+    try:
+        store.examples.row_of(str(view.id))
+    except TrakLensError:
+        fallback = str(store.examples.id[caches.first_row(store)])
+        message = f"This store has no pair {str(view.id)[:64]!r}. Showing another one; pick yours from the list."
+        return replace(view, id=fallback, caption=None, contrast=None), message
+    return view, None
+
+
+def _target(store: Store, view: View) -> tuple[Target, str, tuple[str, ...]]:
+    """The target, the address of its picture, and what to say about it in chips."""
+    row = store.examples.row_of(str(view.id))
+    stored_image = picture(row, caches.stamp(store.path), "large")
+    upload = ask.current_upload()
+    split = "training pair" if row < store.n_train else "held-out pair"
+    try:
+        if upload is not None:
+            target = caches.ask_upload(store, upload.image, upload.caption, upload.contrast)
+            chips = ("your image",) if upload.caption else ("your image", "nearest training caption")
+            return target, _data_url(upload.image), chips
+        if view.caption or view.contrast:
+            target = caches.ask_stored(store, str(view.id), view.caption, view.contrast)
+            return target, stored_image, (f"image of a {split}",) + (("your caption",) if view.caption else ())
+    except TrakLensError as error:
+        notice(str(error), kind="error")
+    return caches.target_of(store, row), stored_image, (split,)
+
+
+def _data_url(image: bytes) -> str:
+    """A visitor's picture for the page: decoded and made small, so that nothing of theirs is passed on as it came."""
+    return "data:image/webp;base64," + base64.b64encode(thumbnail_of(image)).decode()
+
+
+def _recorded(store: Store, target: Target) -> None:
+    """What the data set's own table says about a stored pair."""
+    facts = {} if target.row is None else {k: v for k, v in store.examples.attributes(target.row).items() if v}
+    if facts:
+        shown = " · ".join(
+            f"{text(name.replace('_', ' '), 60)}: <b>{text(str(value), 120)}</b>" for name, value in facts.items()
+        )
+        st.html(f'<div class="tl-quiet">Recorded in the data set: {shown}</div>')
+
+
+def _rankings(store: Store, target: Target, view: View) -> None:
+    """Two columns of ranked pairs, and the distribution of the scores."""
+    trak = caches.ranking_of(store, target, "trak", view.top)
+    clip = caches.ranking_of(store, target, "clip", view.top)
+    shared = shared_rows(trak, clip)
+    st.html(
+        f'<div class="tl-quiet"><b>{len(shared)} of {len(trak.proponents)}</b> top proponents are also among the '
+        f"{len(clip.proponents)} most similar training pairs.</div>"
+    )
+    if view.method == "both":
+        columns = [("trak", 0, trak.proponents), ("clip", 0, clip.proponents)]
+    else:
+        ranking = trak if view.method == "trak" else clip
+        columns = [(view.method, 0, ranking.proponents), (view.method, 1, ranking.opponents)]
+    largest = {
+        name: max((abs(p.score) for n, _, pairs in columns for p in pairs if n == name), default=0)
+        for name in METHODS
+    }
+    mark = shared if view.method != "clip" else set()
+    for place, (column, (method, end, pairs)) in enumerate(zip(st.columns(2, gap="medium"), columns, strict=True)):
+        with column:
+            title, unit = HEADINGS[(method, end)]
+            st.html(f'<div class="tl-head">{title}</div><div class="tl-quiet">{unit}</div>')
+            with st.container(gap="xxsmall"):
+                _list(store, target, pairs, largest[method], f"{place}", mark)
+    shown = "clip" if view.method == "clip" else "trak"
+    st.html('<div class="tl-head">All training pairs</div>')
+    edges, counts = caches.histogram_of(store, target, shown)
+    st.plotly_chart(
+        score_distribution(edges, counts, shown),
+        config={"displayModeBar": False},
+        key="distribution",
+        alt="Histogram of the scores of all training pairs",
+    )
+
+
+def _list(
+    store: Store, target: Target, pairs: tuple[Ranked, ...], largest: float, column: str, shared: set[int]
+) -> None:
+    version = caches.stamp(store.path)
+    for place, pair in enumerate(pairs, start=1):
+        chips = ("this pair itself",) if pair.row == target.row else ()
+        chips += ("also similar",) if pair.row in shared else ()
+        with st.container(key=f"card-rank-{column}-{place}"):
+            st.html(ranked_card(pair, place, largest, version, chips=chips))
+            st.button(f"Open pair {pair.row}", key=f"open-{column}-{place}", on_click=go_to, args=(pair.id,))

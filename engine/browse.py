@@ -1,0 +1,64 @@
+"""Find pairs of a store to ask about: search in the captions, and one striking pair to begin with. No torch here."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.attribution import stored_target
+from stores.store import Store
+
+SPLITS = ("all", "train", "heldout")
+CANDIDATES = 64
+SCAN_NUMBERS = 400_000_000  # index numbers that the search for a striking pair may read
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Found:
+    """One page of a search: the rows on it, and how many pairs match in all."""
+
+    rows: tuple[int, ...]
+    total: int
+
+
+def find_pairs(store: Store, text: str = "", *, split: str = "all", page: int = 1, per_page: int = 24) -> Found:
+    """Pairs whose caption holds every word of `text` (any case), or whose id is `text`, in row order.
+
+    split: "all", "train" or "heldout". Pages count from 1; a page past the end is the last one.
+    """
+    start, stop = {"train": (0, store.n_train), "heldout": (store.n_train, store.n)}.get(split, (0, store.n))
+    words = text.casefold().split()
+    if words:
+        captions, ids = store.examples.caption, store.examples.id
+        rows = [
+            row
+            for row in range(start, stop)
+            if ids[row] == text.strip() or all(word in captions[row].casefold() for word in words)
+        ]
+        total = len(rows)
+    else:
+        rows, total = range(start, stop), stop - start
+    page = max(1, min(page, -(-total // per_page)))
+    return Found(tuple(rows[(page - 1) * per_page : page * per_page]), total)
+
+
+def striking_pair(store: Store, *, seed: int = 0) -> int:
+    """The row to open on: a pair the models match well and that leans on few training pairs, not on similar ones.
+
+    Of a seeded draw of pairs (held-out where there are any), those that retrieval puts first both ways are kept; the
+    winner has strong top-ten attributions of which few are also among the ten most similar pairs. Fewer are drawn from
+    a large store, so that opening stays quick.
+    """
+    pool = np.arange(store.n_train, store.n) if store.n_heldout else np.arange(store.n_train)
+    width = store.influence.dim + store.similarity.dim
+    most = int(np.clip(SCAN_NUMBERS // max(1, store.n_train * width), 1, CANDIDATES))
+    drawn = np.random.default_rng(seed).choice(pool, size=min(most, len(pool)), replace=False)
+    targets = [stored_target(store, int(row)) for row in drawn]
+    matched = [t for t in targets if t.rank_image_to_text == 1 and t.rank_text_to_image == 1] or targets
+    top = min(SHOWN, store.n_train)
+    scores, rows = store.influence.search(np.stack([t.influence_query for t in matched]), top)
+    _, alike = store.similarity.search(np.stack([t.similarity_query for t in matched]), top)
+    shared = np.array([len({*a} & {*b}) / top for a, b in zip(rows.tolist(), alike.tolist(), strict=True)])
+    row = matched[int(np.argmax(scores.mean(axis=1) * (1.25 - shared)))].row
+    assert row is not None  # stored targets have one
+    return row
