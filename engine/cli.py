@@ -112,6 +112,9 @@ def build(
     temperature: Annotated[str, typer.Option(help="Logit scale in f: checkpoint (its own) or one.")] = "checkpoint",
     seed: Annotated[int, typer.Option(help="Decides projection, reference pairs and --sample.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Pairs per backward pass; changes no score.")] = 64,
+    gradients: Annotated[
+        str | None, typer.Option(help="hooks, single or vmap; the fastest on a few pairs if not given.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a finished store.")] = False,
     restart: Annotated[bool, typer.Option(help="Throw away an interrupted build of another specification.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what it would take.")] = False,
@@ -121,7 +124,9 @@ def build(
     sample: Sample = None,
 ) -> None:
     """Precompute TRAK features and the indices into a store. Resumes where it was interrupted."""
-    from engine.build import Source, build_store, estimate
+    from engine.build import build_store
+    from engine.estimate import estimate
+    from engine.source import Source
     from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 
     with progress(notes) as report:
@@ -145,13 +150,14 @@ def build(
             ScoreSpec(damping=damping, weight_by_q=weight_by_q),
         )
         if dry_run:
-            expected = estimate(source, *specs, batch_size=batch_size)
+            expected = estimate(source, *specs[:2], batch_size=batch_size)
         else:
             build_store(
                 source,
                 store,
                 *specs,
                 batch_size=batch_size,
+                gradients=gradients,
                 overwrite=overwrite,
                 restart=restart,
                 report=report,

@@ -23,9 +23,10 @@ def prepare(directory: Path, report: Report, *, pairs: int = PAIRS, checkpoints:
 
         open_store(store)
         return store
-    from engine.build import Source, build_store
+    from engine.build import build_store
     from engine.data import load_dataset
     from engine.demo_data import write_demo_dataset
+    from engine.source import Source
     from engine.train import train
     from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 

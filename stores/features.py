@@ -1,5 +1,6 @@
 """features.zarr: one group per checkpoint, uncompressed arrays chunked by rows."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,13 @@ from stores.errors import StoreError
 from stores.layout import checkpoint_group
 
 CHUNK_ROWS = 256
+EMBEDDINGS = ("image_embedding", "text_embedding")
+
+
+def chunks(stop: int) -> Iterator[tuple[int, slice]]:
+    """Number and rows of each chunk of 0 … stop − 1; the last may be short."""
+    for number, start in enumerate(range(0, stop, CHUNK_ROWS)):
+        yield number, slice(start, min(start + CHUNK_ROWS, stop))
 
 
 class FeatureWriter:
