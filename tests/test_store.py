@@ -38,7 +38,7 @@ def test_a_folder_without_manifest_is_no_store(tmp_path):
 
 def test_a_build_under_way_says_how_to_go_on(copy):
     copy.rename(copy.with_name("store.building"))
-    with pytest.raises(StoreError, match="not finished.*Run the same"):
+    with pytest.raises(StoreError, match=r"not finished.*Run the same"):
         open_store(copy)
 
 

@@ -1,0 +1,102 @@
+"""Killed with SIGKILL in the middle of each stage, `train` and `build` go on and end with the same bytes."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.data import load_dataset
+from engine.demo_data import write_demo_dataset
+from stores.checksums import digest, files_of
+
+# Trains or builds, and kills itself when progress `stage` has come to `at`: no handler, no flush, no goodbye.
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+import torch
+import engine.train
+from engine.build import build_store
+from engine.data import load_dataset
+from engine.source import Source
+from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+
+job, folder, out, stage, at = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], int(sys.argv[5])
+torch.set_num_threads(1)
+engine.train.SAVE_EVERY_SECONDS = 0.0
+
+def report(found, done, total, detail):
+    if stage and found.startswith(stage) and done >= at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if job == "train":
+    engine.train.train(load_dataset(folder / "data"), out, checkpoints=2, epochs=2, batch_size=32, report=report)
+else:
+    source = Source.open(folder / "data", run=folder / "run")
+    build_store(source, out, ModelOutputSpec(n_reference=32), ProjectionSpec(dim=32), ScoreSpec(),
+                batch_size=32, gradients="hooks", report=report)
+"""
+PAIRS = 300  # two chunks
+
+
+def _child(job: str, folder: Path, out: Path, stage: str = "", at: int = 0) -> int:
+    command = [sys.executable, "-c", CHILD, job, str(folder), str(out), stage, str(at)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Data and an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("resume")
+    write_demo_dataset(folder / "data", n=PAIRS, seed=3)
+    assert len(load_dataset(folder / "data").examples) == PAIRS
+    assert _child("train", folder, folder / "run") == 0
+    return folder
+
+
+def test_a_killed_training_ends_with_the_same_weights(folder, tmp_path):
+    for stage, at in (("training checkpoint 1", 100), ("training checkpoint 2", 64)):
+        assert _child("train", folder, tmp_path / "run", stage, at) == -signal.SIGKILL
+    assert (tmp_path / "run/checkpoint_1.partial.safetensors").is_file()
+    assert _child("train", folder, tmp_path / "run") == 0
+    for name in ("checkpoint_0.safetensors", "checkpoint_1.safetensors", "split.parquet", "run.json"):
+        assert digest(tmp_path / "run" / name) == digest(folder / "run" / name), name
+    assert not list((tmp_path / "run").glob("*.partial.*"))
+
+
+def test_a_killed_build_ends_with_the_same_bytes(folder, tmp_path):
+    assert _child("build", folder, tmp_path / "whole") == 0
+    kills = [
+        ("thumbnails", 100),
+        ("embedding, checkpoint 1", 256),
+        ("gradients, checkpoint 1", 32),
+        ("gradients, checkpoint 1", 288),
+        ("preconditioning, checkpoint 1", 256),
+        ("gradients, checkpoint 2", 280),
+        ("influence index", 100),
+        ("similarity index", 200),
+    ]
+    for stage, at in kills:
+        assert _child("build", folder, tmp_path / "killed", stage, at) == -signal.SIGKILL, stage
+        assert not (tmp_path / "killed").exists()
+        assert (tmp_path / "killed.building").is_dir()
+    assert _child("build", folder, tmp_path / "killed") == 0
+    assert not (tmp_path / "killed.building").exists()
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+    for name in files_of(tmp_path / "whole"):
+        if name != "manifest.json":
+            assert digest(tmp_path / "killed" / name) == digest(tmp_path / "whole" / name), name
+    one, other = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("killed", "whole"))
+    assert {**one, "created": ""} == {**other, "created": ""}
+
+
+def test_what_a_killed_build_has_finished_is_not_done_again(folder, tmp_path):
+    assert _child("build", folder, tmp_path / "store", "gradients, checkpoint 2", 288) == -signal.SIGKILL
+    phi = tmp_path / "store.building/features.zarr/checkpoint_0/phi/c/0/0"
+    written = phi.stat().st_mtime_ns
+    assert _child("build", folder, tmp_path / "store") == 0
+    assert (tmp_path / "store/features.zarr/checkpoint_0/phi/c/0/0").stat().st_mtime_ns == written
