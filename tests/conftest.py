@@ -1,6 +1,10 @@
 """Fixtures shared by the tests, and the rule that continuous integration skips nothing it could run."""
 
 import os
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -51,3 +55,24 @@ def tiny_demo(tmp_path_factory) -> Path:
 def tiny_store(tiny_demo) -> Path:
     """The finished store of `tiny_demo`; tests that change it copy it first."""
     return tiny_demo / "store"
+
+
+@pytest.fixture(scope="session")
+def address(tiny_store):
+    """Where a real server shows `tiny_store`."""
+    from app.server import free_port
+
+    port = free_port("127.0.0.1", 8700)
+    command = [sys.executable, "-m", "app.server", str(tiny_store), "--port", str(port), "--no-browser"]
+    server = subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    url = f"http://localhost:{port}"
+    for _ in range(150):
+        try:
+            urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).close()
+            break
+        except OSError:
+            assert server.poll() is None, "the server ended"
+            time.sleep(0.2)
+    yield url
+    server.terminate()
+    server.wait(timeout=20)

@@ -112,3 +112,17 @@ def test_demo_data_is_the_same_for_the_same_seed_and_records_what_was_planted(tm
 def test_real_data_sets_are_read(real_data, folder, options, reader, count):
     dataset = load_dataset(real_data / folder, **options)
     assert (dataset.spec.reader, len(dataset.examples)) == (reader, count)
+
+
+def test_a_part_without_the_caption_column_is_left_out_and_reported(tmp_path):
+    for split, column in (("train", "noisy"), ("test", "clean")):
+        for i in range(4):
+            _picture(tmp_path / split / f"{i}.png", colour=f"rgb({i * 40},0,{len(split)})")
+        rows = "\n".join(f"{i}.png,cat" for i in range(4))
+        (tmp_path / split / "metadata.csv").write_text(f"file_name,{column}\n{rows}\n")
+    dataset = load_dataset(tmp_path, caption_template="a photo of a {noisy}", sample=3)
+    assert len(dataset.examples) == 3
+    assert {example.split for example in dataset.examples} == {"train"}
+    assert dataset.problems.counts() == {"no caption column": 4}
+    with pytest.raises(DataError, match="dirty"):
+        load_dataset(tmp_path, caption_template="a photo of a {dirty}")

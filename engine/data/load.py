@@ -36,10 +36,13 @@ def load_dataset(
     """
     path = Path(path)
     name, root = _detect(path, reader)
-    rows = list(READERS[name].rows(path, Options(text_column, caption_template)))
+    found = list(READERS[name].rows(path, Options(text_column, caption_template)))
+    rows = [row for row in found if row.caption is not None]
+    problems = [Problem("no caption column", row.image, "other columns") for row in found if row.caption is None]
     if sample is not None and sample < len(rows):
         rows = [rows[i] for i in np.sort(np.random.default_rng(seed).choice(len(rows), size=sample, replace=False))]
-    examples, problems = _check(root, rows, progress)
+    examples, unusable = _check(root, rows, progress)
+    problems += unusable
     if not examples:
         kinds = ", ".join(f"{count} {kind}" for kind, count in ProblemReport(tuple(problems)).counts().items())
         raise DataError(f"data set {path}", kinds or "no rows", "at least one usable pair", "Check the folder.")
@@ -95,7 +98,7 @@ def _check(root: Path, rows: list[Row], progress) -> tuple[list[Example], list[P
 
 
 def _read(root: Path, row: Row) -> Example | Problem:
-    caption = unicodedata.normalize("NFC", row.caption).strip()
+    caption = unicodedata.normalize("NFC", row.caption or "").strip()
     if not caption:
         return Problem("empty caption", row.image, "no words")
     if len(caption) > MAX_CAPTION:

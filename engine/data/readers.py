@@ -18,10 +18,13 @@ CAPTION_COLUMNS = ("text", "caption", "title")
 
 @dataclass(frozen=True)
 class Row:
-    """One raw row: image relative to `root`, its caption, a split if the data set names one, other columns."""
+    """One raw row: image relative to `root`, its caption, a split if the data set names one, other columns.
+
+    caption is None where this part of the data set lacks the columns that the other parts make captions of.
+    """
 
     image: str
-    caption: str
+    caption: str | None
     split: str | None
     attributes: Mapping[str, str]
 
@@ -76,17 +79,29 @@ def _metadata_files(path: Path) -> list[tuple[Path, str | None]]:
 
 
 def _imagefolder_rows(path: Path, options: Options) -> Iterator[Row]:
+    captioned, lacking = 0, None
     for file, split in _metadata_files(path):
-        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-            if file.suffix == ".jsonl":
-                records: Iterator[dict] = (_json_line(line, file) for line in lines if line.strip())
-            else:
-                records = csv.DictReader(lines)
-            for record in records:
-                columns = {str(k): "" if v is None else str(v) for k, v in record.items() if k is not None}
-                image = (file.parent / columns.pop("file_name", "")).relative_to(path).as_posix()
-                named = SPLITS.get(columns.get("split", ""), split)
-                yield Row(image, _caption(columns, options, str(file)), named, _without_caption(columns, options))
+        for columns in _records(file):
+            image = (file.parent / columns.pop("file_name", "")).relative_to(path).as_posix()
+            named = SPLITS.get(columns.get("split", ""), split)
+            try:
+                caption = _caption(columns, options, str(file))
+                captioned += 1
+            except DataError as error:
+                caption, lacking = None, lacking or error
+            yield Row(image, caption, named, _without_caption(columns, options))
+    if lacking is not None and not captioned:
+        raise lacking
+
+
+def _records(file: Path) -> Iterator[dict[str, str]]:
+    with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
+        if file.suffix == ".jsonl":
+            records: Iterator[dict] = (_json_line(line, file) for line in lines if line.strip())
+        else:
+            records = csv.DictReader(lines)
+        for record in records:
+            yield {str(k): "" if v is None else str(v) for k, v in record.items() if k is not None}
 
 
 def _json_line(line: str, file: Path) -> dict:

@@ -1,0 +1,138 @@
+"""The click path in a real Chromium: pick a pair, see its proponents, ask a live question, open the link again.
+
+Screenshots are left in `artifacts/` for people to look at.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stores.store import open_store
+
+pytestmark = pytest.mark.browser
+TITLE_IS = "caption => document.querySelector('.tl-title').innerText === caption"
+ARTIFACTS = Path(__file__).parent.parent / "artifacts"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium on this machine: install Debian's `chromium`")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=path, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open an address in a fresh window; anything fetched from outside fails the test."""
+    contexts, outside = [], []
+
+    def open_page(url: str, width: int = 1440, height: int = 900, scheme: str = "light"):
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on(
+            "request",
+            lambda request: (
+                outside.append(request.url)
+                if request.url.split(":")[0] in ("http", "https", "ws", "wss") and "//localhost:" not in request.url
+                else None
+            ),
+        )
+        page.goto(url)
+        page.wait_for_selector(".tl-target")
+        page.wait_for_selector(".js-plotly-plot")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert outside == []
+
+
+def _shot(page, name: str) -> None:
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.wait_for_timeout(700)
+    page.screenshot(path=ARTIFACTS / f"{name}.png")
+
+
+def _bars(page) -> list[str]:
+    return page.locator(".tl-row .tl-number").all_inner_texts()
+
+
+def test_pick_a_pair_see_proponents_ask_live_and_share_the_link(visit, address, tiny_store):
+    store = open_store(tiny_store)
+    page = visit(address)
+    page.get_by_role("button", name="Choose pair 4", exact=True).click()
+    page.wait_for_function(
+        "caption => document.querySelector('.tl-title').innerText === caption", arg=store.examples.caption[4]
+    )
+    page.wait_for_url(f"**id={store.examples.id[4]}*")
+    assert page.locator(".tl-row").count() == 20
+    before = _bars(page)
+    assert before[0].startswith("+")
+    assert page.locator(".tl-thumb").first.evaluate("image => image.complete && image.naturalWidth > 0")
+    _shot(page, "explore")
+
+    page.get_by_text("Side by side").click()
+    page.get_by_text("Most similar", exact=True).wait_for()
+    _shot(page, "side-by-side")
+
+    page.get_by_text("Ask with another caption").click()
+    page.get_by_label("Another caption").fill("a green circle sign with the letter <b>a</b>")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.get_by_text("your caption", exact=True).wait_for()
+    assert page.locator(".tl-title").inner_text() == "a green circle sign with the letter <b>a</b>"
+    assert page.locator(".tl-title b").count() == 0
+    assert _bars(page) != before
+    _shot(page, "live-query")
+
+    again = visit(page.url)
+    assert again.locator(".tl-title").inner_text() == "a green circle sign with the letter <b>a</b>"
+    assert _bars(again) == _bars(page)
+
+
+def test_a_proponent_opens_with_the_keyboard_alone(visit, address, tiny_store):
+    page = visit(f"{address}/?id={open_store(tiny_store).examples.id[4]}")
+    row = page.locator(".tl-row .tl-thumb").nth(1).get_attribute("src").split("/")[-1].split(".")[0]
+    page.get_by_role("button", name=f"Open pair {row}", exact=True).first.focus()
+    page.keyboard.press("Enter")
+    caption = open_store(tiny_store).examples.caption[int(row)]
+    page.wait_for_url(f"**id={open_store(tiny_store).examples.id[int(row)]}*")
+    page.wait_for_function(TITLE_IS, arg=caption)
+
+
+def test_an_upload_is_asked_and_a_file_that_is_no_image_is_one_message(visit, address, tiny_demo, tmp_path):
+    page = visit(address)
+    page.get_by_text("Ask with another caption").click()
+    page.set_input_files("input[type=file]", next((tiny_demo / "data/images").iterdir()))
+    page.get_by_text(".png").first.wait_for()
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.get_by_text("your image", exact=True).wait_for()
+    assert page.locator(".tl-picture").get_attribute("src").startswith("data:image/webp")
+    (tmp_path / "letter.png").write_text("<script>alert(1)</script>")
+    page.set_input_files("input[type=file]", tmp_path / "letter.png")
+    page.get_by_text("letter.png").first.wait_for()
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.locator(".tl-error").wait_for()
+    assert "no readable image" in page.locator(".tl-error").inner_text()
+    _shot(page, "no-image")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_a_telephone(visit, address, scheme):
+    page = visit(address, 390, 844, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for image in page.locator(".tl-picture").all():
+        box = image.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+    _shot(page, f"telephone-{scheme}")
