@@ -1,6 +1,6 @@
 """Exact inner-product search over float16 rows: a FAISS `IndexScalarQuantizer` (QT_fp16) written row by row.
 
-`search(q)` finds the largest products, `search(−q)` the smallest; nothing else ranks anything. Rows are stored times a
+`search(q)` finds the largest products, `search(−q)` the smallest. Rows are stored times a
 power of two (`scale`) so that they use the range of float16; scores are divided by it again.
 """
 
@@ -16,7 +16,7 @@ from stores.atomic import write_json
 from stores.errors import StoreError
 
 COUNT_OFFSET = 8  # of `ntotal`, int64, in the serialised index
-BLOCK_NUMBERS = 1 << 22  # float16 numbers converted at a time when all scores are wanted
+BLOCK_NUMBERS = 1 << 22  # float16 numbers copied at a time when some rows are wanted
 LARGEST = 65504.0  # of float16
 
 
@@ -100,9 +100,13 @@ class VectorIndex:
         return scores / np.float32(self.scale), rows
 
     def extremes(self, query: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Largest and smallest inner products in one pass: (scores, rows) descending, (scores, rows) ascending."""
-        scores, rows = self.search(np.stack([query, -query]), top)
-        return scores[0], rows[0], -scores[1], rows[1]
+        """Largest and smallest inner products: (scores, rows) descending, (scores, rows) ascending; ties by row.
+
+        The rankings of `search(q)` and `search(−q)` from one pass over the rows.
+        """
+        scores = self.scores(query)
+        best, worst = _first(-scores, top), _first(scores, top)
+        return scores[best], best, scores[worst], worst
 
     @cached_property
     def _codes(self) -> np.ndarray:
@@ -110,15 +114,21 @@ class VectorIndex:
             return np.zeros((0, self.dim), dtype="<f2")
         return np.memmap(self.path, "<f2", mode="r", offset=self._header_bytes, shape=(self.count, self.dim))
 
+    def rows(self, which: slice) -> np.ndarray:
+        """Some rows as they were given, up to float16 rounding: float32 [b, dim]."""
+        return self._codes[which].astype(np.float32) / np.float32(self.scale)
+
     def scores(self, query: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Inner products with every row, or with the given ones: query [dim] → float32 [n]."""
         self._check(query[None])
-        count = self.count if rows is None else len(rows)
-        found = np.empty(count, dtype=np.float32)
+        from stores.products import products
+
+        if rows is None:
+            return products(self._codes, query) / np.float32(self.scale)
+        found = np.empty(len(rows), dtype=np.float32)
         block = max(1, BLOCK_NUMBERS // self.dim)
-        for start in range(0, count, block):
-            part = self._codes[start : start + block] if rows is None else self._codes[rows[start : start + block]]
-            found[start : start + block] = part.astype(np.float32) @ query
+        for start in range(0, len(rows), block):
+            found[start : start + block] = products(self._codes[rows[start : start + block]], query)
         return found / np.float32(self.scale)
 
     def _check(self, queries: np.ndarray) -> None:
@@ -129,6 +139,16 @@ class VectorIndex:
                 f"{self.dim}",
                 "Query the store it came from.",
             )
+
+
+def _first(values: np.ndarray, top: int) -> np.ndarray:
+    """Positions of the `top` smallest values, ascending; equal values in order of position."""
+    top = min(top, len(values))
+    if top == 0:
+        return np.zeros(0, dtype=np.int64)
+    limit = np.partition(values, top - 1)[top - 1]
+    chosen = np.flatnonzero(values <= limit)
+    return chosen[np.argsort(values[chosen], kind="stable")][:top]
 
 
 def recall_against(index: VectorIndex, exact: np.ndarray, queries: np.ndarray, top: int = 10) -> dict[str, float]:

@@ -123,7 +123,7 @@ def test_an_upload_is_asked_and_a_file_that_is_no_image_is_one_message(visit, ad
     page.get_by_text("letter.png").first.wait_for()
     page.get_by_role("button", name="Ask", exact=True).click()
     page.locator(".tl-error").wait_for()
-    assert "no readable image" in page.locator(".tl-error").inner_text()
+    assert "no image format" in page.locator(".tl-error").inner_text()
     _shot(page, "no-image")
 
 

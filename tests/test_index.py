@@ -102,3 +102,33 @@ def test_recall_counts_both_directions(tmp_path):
     exact = queries.astype(np.float64) @ rows.T
     assert recall_against(index, exact, queries, top=5) == {"proponents": 1.0, "opponents": 1.0}
     assert recall_against(index, np.roll(exact, 30, axis=1), queries, top=5)["proponents"] < 0.5
+
+
+@pytest.mark.parametrize(("n", "dim"), [(1, 1), (7, 3), (64, 100), (300, 8192)])
+def test_one_pass_products_equal_float64_of_the_same_rows(n, dim):
+    from stores.products import products
+
+    rng = np.random.default_rng(4)
+    codes, query = rng.normal(size=(n, dim)).astype(np.float16), rng.normal(size=dim).astype(np.float32)
+    codes.flat[0], codes.flat[-1] = 6e-8, -65504.0  # the smallest subnormal and the largest number of float16
+    exact = codes.astype(np.float64) @ query.astype(np.float64)
+    bound = 2e-6 * (np.abs(codes.astype(np.float64)) @ np.abs(query))
+    assert (np.abs(products(codes, query) - exact) <= bound + 1e-12).all()
+
+
+def test_extremes_are_those_of_two_faiss_searches(tmp_path):
+    rng = np.random.default_rng(5)
+    rows, query = rng.normal(size=(500, 32)).astype(np.float32), rng.normal(size=32).astype(np.float32)
+    index = _write(tmp_path, rows)
+    best, best_rows, worst, worst_rows = index.extremes(query, 12)
+    scores, found = index.search(np.stack([query, -query]), 12)
+    assert best_rows.tolist() == found[0].tolist()
+    assert worst_rows.tolist() == found[1].tolist()
+    np.testing.assert_allclose(best, scores[0], rtol=1e-5)
+    np.testing.assert_allclose(worst, -scores[1], rtol=1e-5)
+
+
+def test_equal_scores_keep_the_order_of_the_rows(tmp_path):
+    index = _write(tmp_path, np.ones((40, 2), dtype=np.float32))
+    _, best, _, worst = index.extremes(np.array([1.0, 2.0], dtype=np.float32), 5)
+    assert best.tolist() == worst.tolist() == [0, 1, 2, 3, 4]

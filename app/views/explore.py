@@ -41,11 +41,12 @@ def show(store: Store) -> None:
     view, problem = _resolved(store, read_view())
     with st.sidebar:
         browse.show(store, view)
-    if problem:
-        notice(problem, kind="error")
-    target, image, chips = _target(store, view)
-    st.html(target_card(target, image, chips, store.distinct))
     with st.container():  # always there, so that what follows keeps its place and its state
+        if problem:
+            notice(problem, kind="error")
+        target, image, chips = _target(store, view)
+    st.html(target_card(target, image, chips, store.distinct))
+    with st.container():
         _recorded(store, target)
         ask.way_back(view)
     with st.expander("Ask with another caption, a contrast, or your own image", icon=":material/edit:"):

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stores.errors import DataError
 
@@ -31,6 +31,10 @@ def open_image(file: Path | BinaryIO) -> Image.Image:
         picture = ImageOps.exif_transpose(picture)
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        raise DataError(
+            name, "a file in no image format known here", "a JPEG, PNG, WebP or the like", "Check it."
+        ) from error
     except Image.DecompressionBombError as error:
         raise OversizedImageError(name, str(error), f"at most {MAX_PIXELS:,} pixels", "Shrink it first.") from error
     except Exception as error:  # Pillow's decoders raise many kinds for damaged files
