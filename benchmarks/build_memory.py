@@ -48,7 +48,7 @@ def peak(n: int, dim: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--n", type=int, default=1_000)
     parser.add_argument("--proj-dim", type=int, default=512)
     parser.add_argument("--json", action="store_true")

@@ -33,7 +33,7 @@ def of_index(index: VectorIndex, query: np.ndarray, repeats: int, ask) -> dict[s
     ends = np.stack([query, -query])
     for turn in range(repeats + 2):
         start = time.perf_counter()
-        rows @ query
+        np.dot(rows, query)
         between = time.perf_counter()
         ask()
         end = time.perf_counter()
@@ -73,7 +73,7 @@ def of_store(path: Path, repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--n", type=int, nargs="*", default=[2_000, 20_000, 80_000])
     parser.add_argument("--dim", type=int, default=8_192, help="M·k: 4 checkpoints of 2,048")
     parser.add_argument("--store", type=Path)

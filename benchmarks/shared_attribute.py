@@ -23,7 +23,7 @@ DAMPINGS = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("store", type=Path)
     parser.add_argument("--attribute", default="character")
     parser.add_argument("--top", type=int, default=20)

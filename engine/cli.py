@@ -7,6 +7,7 @@ commands, so that `traklens --help` and `traklens query` answer at once.
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -22,10 +23,25 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Which training pairs made a CLIP model match this image with this caption, and what happens without them?",
 )
 notes = Console(stderr=True)  # progress and remarks; results alone go to standard output
 results = Console()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"traklens {version('traklens')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Which training pairs made a CLIP model match this image with this caption, and what happens without them?"""
+
 
 Data = Annotated[Path, typer.Argument(help="Folder, CSV or JSON of image-caption pairs.")]
 StoreDir = Annotated[Path, typer.Argument(help="A store written by `traklens build`.")]
@@ -275,6 +291,13 @@ def main() -> None:
         app()
     except TrakLensError as error:
         notes.print(Text(f"error: {error}", style="red"), soft_wrap=True)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder one may not write to
+        place = f" ({error.filename})" if error.filename else ""
+        message = (
+            f"error: {error.strerror or error}{place}. What was computed so far stays; repeat the command to go on."
+        )
+        notes.print(Text(message, style="red"), soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         notes.print("Interrupted. The same command continues where it stopped.")

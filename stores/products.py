@@ -33,7 +33,7 @@ def _products(codes, query, found):
     for i in range(codes.shape[0]):
         row, total = codes[i], np.float32(0)
         for j in range(query.shape[0]):
-            total += _widened(row[j]) * query[j]
+            total += _widened(row[j]) * query[j]  # pyright: ignore[reportCallIssue]
         found[i] = total
 
 

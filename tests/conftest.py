@@ -1,10 +1,13 @@
 """Fixtures shared by the tests, and the rule that continuous integration skips nothing it could run."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -57,22 +60,64 @@ def tiny_store(tiny_demo) -> Path:
     return tiny_demo / "store"
 
 
+HOSTILE = (
+    "<img src=x onerror=alert(1)><script>alert(2)</script>",
+    "# not a heading [link](javascript:alert(3)) **bold** :red[x] $x^2$ :smile:",
+    "\u202eevil\u202c שלום עולם مرحبا",
+    "🦊" * 200,
+    "'\"--></bdi><b>&amp;",
+    "w" * 10_000,
+    "=HYPERLINK(1)|`rm`; [bold]rich[/bold]",
+)
+
+
+@pytest.fixture(scope="session")
+def hostile_store(tmp_path_factory) -> Path:
+    """A store whose captions are everything a page or a terminal could stumble over."""
+    from engine.build import build_store
+    from engine.data import load_dataset
+    from engine.demo_data import write_demo_dataset
+    from engine.source import Source
+    from engine.train import train
+    from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+
+    folder = tmp_path_factory.mktemp("hostile")
+    data = write_demo_dataset(folder / "data", n=21, seed=5)
+    table = data / "metadata.jsonl"
+    rows = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+    for i, row in enumerate(rows):
+        row |= {"text": HOSTILE[i % len(HOSTILE)], "<b>name": "<i>value</i>"}
+    table.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    train(load_dataset(data), folder / "run", checkpoints=1, epochs=1, batch_size=8, heldout=0.2)
+    source = Source.open(data, run=folder / "run")
+    build_store(source, folder / "store", ModelOutputSpec(n_reference=8), ProjectionSpec(dim=16), ScoreSpec())
+    return folder / "store"
+
+
 @pytest.fixture(scope="session")
 def address(tiny_store):
     """Where a real server shows `tiny_store`."""
     from app.server import free_port
 
-    port = free_port("127.0.0.1", 8700)
-    command = [sys.executable, "-m", "app.server", str(tiny_store), "--port", str(port), "--no-browser"]
+    with serving(tiny_store, free_port("127.0.0.1", 8700)) as url:
+        yield url
+
+
+@contextmanager
+def serving(store: Path, port: int) -> Iterator[str]:
+    """A server process that shows a store, ready to answer: its address."""
+    command = [sys.executable, "-m", "app.server", str(store), "--port", str(port), "--no-browser"]
     server = subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"})
     url = f"http://localhost:{port}"
-    for _ in range(150):
-        try:
-            urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).close()
-            break
-        except OSError:
-            assert server.poll() is None, "the server ended"
-            time.sleep(0.2)
-    yield url
-    server.terminate()
-    server.wait(timeout=20)
+    try:
+        for _ in range(150):
+            try:
+                urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).close()
+                break
+            except OSError:
+                assert server.poll() is None, "the server ended"
+                time.sleep(0.2)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(timeout=20)

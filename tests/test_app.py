@@ -15,16 +15,9 @@ from app.caches import STORE_VARIABLE
 from engine.attribution import Ranked, rank, score_histogram, stored_target
 from engine.browse import find_pairs, striking_pair
 from stores.store import open_store
+from tests.conftest import HOSTILE
 
 SCRIPT = Path(app.__file__).with_name("main.py")
-HOSTILE = [
-    "<img src=x onerror=alert(1)><script>alert(2)</script>",
-    "# not a heading [link](javascript:alert(3)) **bold** :red[x] $x^2$ :smile:",
-    "‮evil‬ שלום עולם مرحبا",
-    "🦊" * 200,
-    "'\"--></bdi><b>&amp;",
-    "w" * 10_000,
-]
 
 
 @pytest.fixture
@@ -121,6 +114,21 @@ def test_hostile_captions_in_a_link_stay_text(at, hostile):
     assert markup.text(hostile) in shown
 
 
+def test_a_store_full_of_hostile_captions_is_shown_as_text(at, hostile_store, monkeypatch):
+    monkeypatch.setenv(STORE_VARIABLE, str(hostile_store))
+    store = open_store(hostile_store)
+    for id in store.examples.id[:7]:
+        at.query_params["id"] = str(id)
+        at.run()
+        assert not at.exception
+        shown = _html(at)
+        assert "<script" not in shown
+        assert "<img src=x" not in shown
+        assert "<i>value" not in shown
+        assert "&lt;i&gt;value" in shown
+        assert markup.text(store.examples.caption[store.examples.row_of(id)]) in shown
+
+
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_hostile_captions_of_the_data_stay_text(hostile):
     pair = Ranked(row=1, id="x", score=0.5, caption=hostile, image="x.png", split="train")
@@ -172,8 +180,12 @@ def _bomb(tmp_path) -> bytes:
 def test_uploads_that_are_no_usable_image_are_one_message(at, tmp_path, tiny_demo, kind):
     whole = next((tiny_demo / "data/images").iterdir()).read_bytes()
     content = {
-        "text": b"hello", "empty": b"", "html": b"<svg onload=alert(1)>", "truncated": whole[: len(whole) // 2],
-    }.get(kind) if kind != "bomb" else _bomb(tmp_path)  # fmt: skip
+        "text": lambda: b"hello",
+        "empty": lambda: b"",
+        "html": lambda: b"<svg onload=alert(1)>",
+        "bomb": lambda: _bomb(tmp_path),
+        "truncated": lambda: whole[: len(whole) // 2],
+    }[kind]()
     _upload(at, content)
     assert not at.exception
     shown = _html(at)

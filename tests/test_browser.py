@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from app.server import free_port
 from stores.store import open_store
+from tests.conftest import serving
 
 pytestmark = pytest.mark.browser
 TITLE_IS = "caption => document.querySelector('.tl-title').innerText === caption"
@@ -136,3 +138,18 @@ def test_the_page_fits_a_telephone(visit, address, scheme):
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 390
     _shot(page, f"telephone-{scheme}")
+
+
+def test_hostile_captions_run_nothing_and_break_no_layout(visit, hostile_store):
+    with serving(hostile_store, free_port("127.0.0.1", 8720)) as url:
+        for width, height in ((1440, 900), (390, 844)):
+            page = visit(url, width, height)
+            page.on("dialog", lambda dialog: pytest.fail(f"a caption opened a dialog: {dialog.message}"))
+            for id in open_store(hostile_store).examples.id[:7]:
+                page.goto(f"{url}/?id={id}")
+                page.wait_for_selector(".js-plotly-plot")
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                assert (
+                    page.locator(".tl-title script, .tl-title img, .tl-caption script, .tl-caption img").count() == 0
+                )
+            _shot(page, f"hostile-{width}")

@@ -140,8 +140,8 @@ def test_building_from_checkpoints_alone(tiny_demo, tmp_path):
 )
 def test_mistakes_are_one_of_our_messages(tiny_store, tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
-    names = {"STORE": str(tiny_store), "ID": str(open_store(tiny_store).examples.id[0])}
-    found = CliRunner().invoke(app, [names.get(a, a) for a in arguments])
+    names: dict[str, str] = {"STORE": str(tiny_store), "ID": str(open_store(tiny_store).examples.id[0])}
+    found = CliRunner().invoke(app, [str(names.get(a, a)) for a in arguments])
     assert isinstance(found.exception, TrakLensError), found.exception
     assert "\n" not in str(found.exception)
     assert list(tmp_path.iterdir()) == []
@@ -164,3 +164,30 @@ def test_query_answers_without_torch(tiny_store):
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_folder_one_may_not_write_to_is_one_message(tiny_demo):
+    found = _process("build", tiny_demo / "data", "--run", tiny_demo / "run", "--store", "/proc/nowhere/store")
+    assert found.returncode == 2
+    assert "Traceback" not in found.stderr
+    assert "error:" in found.stderr
+
+
+def test_further_pairs_become_held_out_targets(tiny_demo, tmp_path):
+    from engine.demo_data import write_demo_dataset
+
+    more, store = write_demo_dataset(tmp_path / "more", n=10, seed=77), tmp_path / "store"
+    _run(
+        "build", tiny_demo / "data", "--run", tiny_demo / "run", "--targets", more, "--store", store, "--proj-dim", 32
+    )
+    opened = open_store(store)
+    assert (opened.n_train, opened.n_heldout) == (64, 26)
+    last = opened.n - 1
+    assert opened.examples.source[last] == "targets"
+    assert opened.image_path(last).is_file()
+    found = json.loads(_run("query", store, "--id", opened.examples.id[last], "--json"))
+    assert found["target"]["split"] == "heldout"
+
+
+def test_the_version_is_printed():
+    assert _run("--version").startswith("traklens ")

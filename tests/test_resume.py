@@ -1,9 +1,11 @@
 """Killed with SIGKILL in the middle of each stage, `train` and `build` go on and end with the same bytes."""
 
 import json
+import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,19 @@ def _child(job: str, folder: Path, out: Path, stage: str = "", at: int = 0) -> i
     return done.returncode
 
 
+def _killed_at_random(folder: Path, out: Path) -> None:
+    """Start a build and kill it from outside within two seconds of its first sign of work."""
+    command = [sys.executable, "-c", CHILD, "build", str(folder), str(out), "", "0"]
+    lock = out.with_name(f"{out.name}.building") / "lock"
+    before = lock.stat().st_mtime_ns if lock.exists() else 0
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while child.poll() is None and (not lock.exists() or lock.stat().st_mtime_ns == before):
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 2))
+    child.kill()
+    child.wait()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Data and an uninterrupted run."""
@@ -84,6 +99,8 @@ def test_a_killed_build_ends_with_the_same_bytes(folder, tmp_path):
         assert _child("build", folder, tmp_path / "killed", stage, at) == -signal.SIGKILL, stage
         assert not (tmp_path / "killed").exists()
         assert (tmp_path / "killed.building").is_dir()
+    for _ in range(3):
+        _killed_at_random(folder, tmp_path / "killed")
     assert _child("build", folder, tmp_path / "killed") == 0
     assert not (tmp_path / "killed.building").exists()
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
