@@ -120,12 +120,17 @@ def _query_of(store: Store, target: Target, method: str):
 
 
 def rank(store: Store, target: Target, *, top: int = 10, method: str = "trak") -> Ranking:
-    """The `top` proponents and opponents among the training pairs. A training target finds itself among them."""
+    """The `top` proponents and opponents among the training pairs. A training target finds itself among them.
+
+    For TRAK a proponent has a score above zero and an opponent one below: there may be fewer than `top`.
+    """
     if top < 1:
         raise UsageError("--top", str(top), "1 or more", "Try 10.")
     start = time.perf_counter()
     index, query = _query_of(store, target, method)
     best, best_rows, worst, worst_rows = index.extremes(query, min(top, store.n_train))
+    if method == "trak":
+        best, best_rows, worst, worst_rows = best[best > 0], best_rows[best > 0], worst[worst < 0], worst_rows[worst < 0]
     proponents = tuple(_ranked(store, row, score) for row, score in zip(best_rows, best, strict=True))
     opponents = tuple(_ranked(store, row, score) for row, score in zip(worst_rows, worst, strict=True))
     return Ranking(proponents, opponents, method, time.perf_counter() - start)

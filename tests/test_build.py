@@ -140,3 +140,14 @@ def test_unknown_ids_and_contradicting_options_are_refused(tiny_demo):
         Source.open(tiny_demo / "data")
     with pytest.raises(UsageError, match="both or neither"):
         Source.open(tiny_demo / "data", model="ViT-B-32")
+
+
+def test_proponents_raise_and_opponents_lower(tiny_store):
+    store = open_store(tiny_store)
+    for row in range(store.n):
+        target = stored_target(store, row)
+        found, scores = rank(store, target, top=store.n_train), score_sample(store, target)
+        assert len(found.proponents) == (scores > 0).sum()
+        assert len(found.opponents) == (scores < 0).sum()
+        assert all(pair.score > 0 for pair in found.proponents)
+        assert all(pair.score < 0 for pair in found.opponents)

@@ -159,6 +159,8 @@ def _list(
     store: Store, target: Target, pairs: tuple[Ranked, ...], largest: float, column: str, shared: set[int]
 ) -> None:
     version = caches.stamp(store.path)
+    if not pairs:
+        st.html('<div class="tl-quiet">No training pair does.</div>')
     for place, pair in enumerate(pairs, start=1):
         chips = ("this pair itself",) if pair.row == target.row else ()
         chips += ("also similar",) if pair.row in shared else ()
