@@ -130,7 +130,12 @@ def rank(store: Store, target: Target, *, top: int = 10, method: str = "trak") -
     index, query = _query_of(store, target, method)
     best, best_rows, worst, worst_rows = index.extremes(query, min(top, store.n_train))
     if method == "trak":
-        best, best_rows, worst, worst_rows = best[best > 0], best_rows[best > 0], worst[worst < 0], worst_rows[worst < 0]
+        best, best_rows, worst, worst_rows = (
+            best[best > 0],
+            best_rows[best > 0],
+            worst[worst < 0],
+            worst_rows[worst < 0],
+        )
     proponents = tuple(_ranked(store, row, score) for row, score in zip(best_rows, best, strict=True))
     opponents = tuple(_ranked(store, row, score) for row, score in zip(worst_rows, worst, strict=True))
     return Ranking(proponents, opponents, method, time.perf_counter() - start)
