@@ -40,6 +40,7 @@ def build_store(
     *,
     batch_size: int = 64,
     gradients: str | None = None,
+    device: str = "cpu",
     overwrite: bool = False,
     restart: bool = False,
     report: Report = silent,
@@ -47,7 +48,7 @@ def build_store(
     """Build the store of `source` at `path`, or finish the build that is there.
 
     `gradients` names the path to per-sample gradients (hooks, single, vmap); the fastest on a few pairs if None.
-    The scores agree up to rounding; the bytes only for the same path.
+    The scores agree up to rounding; the bytes only for the same path and `device` ("cpu" or "cuda").
 
     Raises StoreError when `path` holds something else, DataError or ModelError for bad input; whatever was computed
     stays and is used by the next try.
@@ -66,7 +67,7 @@ def build_store(
         _write_examples(builder, source, report)
         for m in range(len(source.checkpoints)):
             if not builder.is_done(f"features {m}"):
-                _featurize(builder, source, loader, m, batch_size, report)
+                _featurize(builder, source, loader, m, batch_size, device, report)
             if not builder.is_done(f"precondition {m}"):
                 _precondition(builder, m, report)
         write_indices(builder, report)
@@ -134,15 +135,19 @@ def _write_examples(builder: StoreBuilder, source: Source, report: Report) -> No
     builder.mark_done("examples")
 
 
-def _featurize(builder: StoreBuilder, source: Source, loader: PairLoader, m: int, batch_size: int, report: Report):
+def _featurize(
+    builder: StoreBuilder, source: Source, loader: PairLoader, m: int, batch_size: int, device: str, report: Report
+) -> None:
     """Embeddings, f, p, Q and φ of every pair under checkpoint m."""
     manifest, n = builder.manifest, source.n
     clip = load_checkpoint(source.model, source.checkpoints[m])
     of = f"checkpoint {m + 1} of {len(source.checkpoints)}"
     if "gradients" not in builder.manifest.options:  # kept, so that a resumed build takes the same path
-        builder.record(options={"gradients": probe(source, loader, clip, manifest.model_output).strategy})
+        builder.record(options={"gradients": probe(source, loader, clip, manifest.model_output, device).strategy})
     strategy = builder.manifest.options["gradients"]
-    featurizer = Featurizer(clip, source.model, manifest.model_output, manifest.projection, m, strategy=strategy)
+    featurizer = Featurizer(
+        clip, source.model, manifest.model_output, manifest.projection, m, strategy=strategy, device=device
+    )
     _embed(builder, source, loader, featurizer, m, lambda done: report(f"embedding, {of}", done, n, ""))
     reference, references = _references(builder, source, m)
     for name, shape in (("phi", (n, manifest.projection.dim)), ("f", (n,)), ("p", (n, 2)), ("q", (n,))):

@@ -131,6 +131,9 @@ def build(
     gradients: Annotated[
         str | None, typer.Option(help="hooks, single or vmap; the fastest on a few pairs if not given.")
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="cpu, or cuda (not yet run on hardware: see docs/benchmarks.md).")
+    ] = "cpu",
     overwrite: Annotated[bool, typer.Option(help="Replace a finished store.")] = False,
     restart: Annotated[bool, typer.Option(help="Throw away an interrupted build of another specification.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what it would take.")] = False,
@@ -141,10 +144,12 @@ def build(
 ) -> None:
     """Precompute TRAK features and the indices into a store. Resumes where it was interrupted."""
     from engine.build import build_store
+    from engine.device import check_device
     from engine.estimate import estimate
     from engine.source import Source
     from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 
+    check_device(device)
     with progress(notes) as report:
         source = Source.open(
             data,
@@ -166,7 +171,7 @@ def build(
             ScoreSpec(damping=damping, weight_by_q=weight_by_q),
         )
         if dry_run:
-            expected = estimate(source, *specs[:2], batch_size=batch_size)
+            expected = estimate(source, *specs[:2], batch_size=batch_size, device=device)
         else:
             build_store(
                 source,
@@ -174,6 +179,7 @@ def build(
                 *specs,
                 batch_size=batch_size,
                 gradients=gradients,
+                device=device,
                 overwrite=overwrite,
                 restart=restart,
                 report=report,

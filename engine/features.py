@@ -46,23 +46,24 @@ class Featurizer:
         checkpoint: int,
         *,
         strategy: str = "hooks",
+        device: str = "cpu",
     ) -> None:
-        self.model, self.strategy = model, strategy
+        self.model, self.strategy, self.device = model, strategy, torch.device(device)
         self.scale = temperature(clip, output.temperature)
-        self.margin = ClipMargin(clip, self.scale).eval()
+        self.margin = ClipMargin(clip, self.scale).eval().to(self.device)
         self.names = [f"clip.{name}" for name in attributed_parameters(clip)]
         sizes = {name: parameter.numel() for name, parameter in self.margin.named_parameters()}
         layout = tuple((name.removeprefix("clip."), sizes[name]) for name in self.names)
-        self.projector = make_projector(projection, layout, checkpoint)
+        self.projector = make_projector(projection, layout, checkpoint, device=device)
         self.dim = projection.dim
 
     @torch.no_grad()
     def embed(self, pixels: Tensor, tokens: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Unit image and text embeddings [B, e] of pixels uint8 [B, 3, S, S] and tokens [B, L]."""
-        clip = self.margin.clip
-        u = clip.encode_image(normalise(self.model, pixels), normalize=True)  # type: ignore[operator]
-        v = clip.encode_text(tokens, normalize=True)  # type: ignore[operator]
-        return u.numpy(), v.numpy()
+        clip, images = self.margin.clip, normalise(self.model, pixels).to(self.device)
+        u = clip.encode_image(images, normalize=True)  # type: ignore[operator]
+        v = clip.encode_text(tokens.to(self.device), normalize=True)  # type: ignore[operator]
+        return u.cpu().numpy(), v.cpu().numpy()
 
     def outputs(self, u: np.ndarray, v: np.ndarray, keep: np.ndarray, references: References) -> Outputs:
         """Model output, probabilities and Q from embeddings [B, e]; keep [B, R]."""
@@ -74,15 +75,17 @@ class Featurizer:
         self, pixels: Tensor, tokens: Tensor, keep: np.ndarray, references: References, ids: Sequence[str]
     ) -> np.ndarray:
         """Projected gradients φ = Pᵀ∇f, float32 [B, k]. Raises StoreError naming the pair whose gradient is not finite."""
-        phi = np.zeros((len(tokens), self.dim), dtype=np.float32)
+        on_cpu = self.device.type == "cpu"
+        sums = torch.zeros((len(tokens), self.dim), device=self.device)
+        phi = sums.numpy() if on_cpu else sums  # the CPU's projectors fill an array, the GPU's a tensor
 
         def sink(name: str, gradients: Tensor, rows: slice) -> None:
             self.projector.accumulate(name.removeprefix("clip."), gradients, phi[rows])
 
         inputs = (normalise(self.model, pixels), tokens, torch.from_numpy(keep))
-        per_sample_gradients(
-            self.margin, inputs, sink, strategy=self.strategy, names=self.names, shared=tuple(references)
-        )
+        inputs, shared = (tuple(x.to(self.device) for x in found) for found in (inputs, references))
+        per_sample_gradients(self.margin, inputs, sink, strategy=self.strategy, names=self.names, shared=shared)
+        phi = sums.cpu().numpy()
         broken = np.flatnonzero(~np.isfinite(phi).all(axis=1))
         if broken.size:
             raise StoreError(

@@ -190,7 +190,7 @@ def test_a_fresh_process_makes_the_same_matrix():
         (ProjectionSpec("sjlt", 64, 0, 0), "cpu", "at least 1"),
         (ProjectionSpec("rademacher", 0, 4, 0), "cpu", "1 or more"),
         (ProjectionSpec("sjlt", 64, 4, 0, version=2), "cpu", "found 2; expected 1"),
-        (ProjectionSpec("sjlt", 64, 4, 0), "cuda", "CUDA kernel is not part"),
+        (ProjectionSpec("sjlt", 64, 4, 0), "tpu", "cpu or cuda"),
     ],
 )
 def test_what_cannot_be_projected_is_refused_with_advice(spec, device, words):
@@ -220,3 +220,25 @@ def test_a_layout_that_cannot_be_counted_is_refused(layout):
 def test_arrays_that_do_not_fit_are_refused_before_a_kernel_sees_them(kind, gradients, out):
     with pytest.raises(UsageError):
         make_projector(ProjectionSpec(kind, 64, 4, 0), LAYOUT, 0).accumulate("bias", gradients, out)
+
+
+def test_rows_of_sixteen_are_added_and_turned_as_by_numpy():
+    import numba
+
+    from engine.projection.rows import WIDTH, add_scaled_row, turn_block
+
+    @numba.njit
+    def run(target, i, values, j, factor, turned, at, matrix, b, column):
+        add_scaled_row(target, i, values, j, factor)  # pyright: ignore[reportCallIssue]
+        turn_block(turned, at, matrix, b, column)  # pyright: ignore[reportCallIssue]
+
+    rng = np.random.default_rng(0)
+    target, values = (rng.normal(size=(5, WIDTH)).astype(np.float32) for _ in range(2))
+    matrix = rng.normal(size=(20, 41)).astype(np.float32)[:, :40]  # rows are not adjacent
+    turned, expected = np.zeros((30, WIDTH), dtype=np.float32), target.copy()
+    expected[3] += np.float32(-0.3) * values[1]
+    run(target, 3, values, 1, np.float32(-0.3), turned, 7, matrix, 2, 11)
+    np.testing.assert_array_equal(target, expected)
+    np.testing.assert_array_equal(turned[7:23], matrix[2:18, 11:27].T)
+    assert not turned[:7].any()
+    assert not turned[23:].any()

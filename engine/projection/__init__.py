@@ -4,10 +4,7 @@
 matrices are specified in cuda/README.md.
 """
 
-from typing import Protocol
-
-import numpy as np
-from torch import Tensor
+from typing import Any, Protocol
 
 from engine.projection.definition import VERSION, Layout
 from stores.errors import UsageError
@@ -22,8 +19,10 @@ class Projector(Protocol):
     spec: ProjectionSpec
     layout: Layout
 
-    def accumulate(self, name: str, gradients: Tensor | np.ndarray, out: np.ndarray) -> None:
+    def accumulate(self, name: str, gradients: Any, out: Any) -> None:
         """Add the projection of one parameter's gradients [B, numel] to `out`, contiguous float32 [B, k].
+
+        On the CPU gradients are a tensor or an array and `out` is an array; on a GPU both are tensors there.
 
         float32 is read in place; other types are rounded to float32 first. Not checked for NaN. UsageError where the
         shapes do not fit.
@@ -32,28 +31,26 @@ class Projector(Protocol):
 
 
 def make_projector(spec: ProjectionSpec, layout: Layout, checkpoint: int, *, device: str = "cpu") -> Projector:
-    """The projector of one checkpoint (its number in the store, from 0).
+    """The projector of one checkpoint (its number in the store, from 0), for gradients on "cpu" or "cuda".
 
-    UsageError for an unknown family or version, a k that is no multiple of s, a repeated parameter name, or a device
-    other than "cpu".
+    UsageError for an unknown family, version or device, a k that is no multiple of s, or a repeated parameter name.
     """
-    if device != "cpu":
-        raise UsageError(
-            "projection device",
-            repr(device),
-            "cpu",
-            "The CUDA kernel is not part of this version (cuda/README.md specifies it); project on the CPU.",
-        )
     if spec.version != VERSION:
         raise UsageError(
             "projection version", str(spec.version), str(VERSION), "Use the TrakLens version that wrote it."
         )
+    if spec.kind not in ("sjlt", "rademacher"):
+        raise UsageError("--projection", repr(spec.kind), "sjlt or rademacher", "Choose one of them.")
+    if device.split(":")[0] == "cuda":
+        from engine.projection.gpu import RademacherGpuProjector, SjltGpuProjector
+
+        return (SjltGpuProjector if spec.kind == "sjlt" else RademacherGpuProjector)(spec, layout, checkpoint)
+    if device != "cpu":
+        raise UsageError("projection device", repr(device), "cpu or cuda", "Choose one of them.")
     if spec.kind == "sjlt":
         from engine.projection.sjlt_cpu import SjltProjector
 
         return SjltProjector(spec, layout, checkpoint)
-    if spec.kind == "rademacher":
-        from engine.projection.rademacher_cpu import RademacherProjector
+    from engine.projection.rademacher_cpu import RademacherProjector
 
-        return RademacherProjector(spec, layout, checkpoint)
-    raise UsageError("--projection", repr(spec.kind), "sjlt or rademacher", "Choose one of them.")
+    return RademacherProjector(spec, layout, checkpoint)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -65,5 +66,14 @@ def for_each_part(work: Callable[[slice], None], count: int, numbers: int) -> No
         work(slice(0, count))
         return
     ends = [count * i // threads for i in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, (slice(a, b) for a, b in pairwise(ends))))
+    own, *others = (slice(a, b) for a, b in pairwise(ends))
+    waiting = [_pool(threads - 1).submit(work, part) for part in others]
+    work(own)
+    for part in waiting:
+        part.result()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads are kept: starting them for every tensor would cost as much as a small tensor's projection."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="projection")

@@ -5,6 +5,7 @@ number is summed by one thread in the order of the tiles, so neither batch size 
 """
 
 import math
+import threading
 
 import numba
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from engine.projection.definition import Layout, projection_key, tile_size
 from engine.projection.inputs import as_rows, for_each_part, number_of
 from engine.projection.philox import philox_words
+from engine.projection.rows import WIDTH, add_scaled_row, turn_block
 from stores.specs import ProjectionSpec
 
 # From this many samples and tiles on, turning the tile so that samples are adjacent is worth its cost (measured).
@@ -35,30 +37,47 @@ def _fill_tables(index, sign, tile, tensor, size, scale, k0, k1):
         a, c = np.int64(w0) % size, np.int64(w1) % size
         while _gcd(a, size) != 1:
             a = (a + 1) % size
-        place = c
-        for j in range(size):
-            index[block, j] = place
-            place += a
-            if place >= size:
-                place -= size
+        _fill_places(index[block], np.uint32(a), np.uint32(c), size)
         for group in range((size + 127) // 128):
             words = philox_words(np.uint64(tile), np.uint64(tensor), np.uint64(block), np.uint64(1 + group), k0, k1)
             for w in range(4):
-                word = words[w]
                 start = group * 128 + w * 32
-                for bit in range(min(32, size - start)):
-                    negative = (word >> np.uint64(bit)) & np.uint64(1)
-                    sign[block, start + bit] = scale - np.float32(2.0) * scale * np.float32(negative)
+                _fill_signs(sign[block, start : start + 32], np.uint32(words[w]), scale)
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _fill_places(index, a, c, size):
+    """index[j] = (a·j + c) mod T."""
+    if size & (size - 1) == 0:  # vectorises; 32-bit overflow does no harm
+        last = np.uint32(size - 1)
+        for j in range(index.size):
+            index[j] = (a * np.uint32(j) + c) & last
+        return
+    place = np.int64(c)
+    for j in range(size):
+        index[j] = place
+        place += a
+        if place >= size:
+            place -= size
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _fill_signs(sign, word, scale):
+    """sign[bit] = ±scale, minus where the bit is 1."""
+    for bit in range(sign.size):
+        sign[bit] = scale - np.float32(2.0) * scale * np.float32((word >> np.uint32(bit)) & np.uint32(1))
 
 
 @numba.njit(nogil=True, cache=True)
-def _accumulate_few(gradients, out, tensor, size, nonzeros, k0, k1):
+def _accumulate_few(gradients, out, sums, tensor, size, nonzeros, k0, k1):
     """Add the projection of gradients [b, numel] of one tensor to out [b, s·T], one sample after the other."""
     batch, numel = gradients.shape
     scale = np.float32(1.0 / math.sqrt(nonzeros))
     index = np.empty((nonzeros, size), dtype=np.uint32)
     sign = np.empty((nonzeros, size), dtype=np.float32)
     padded = np.zeros(size, dtype=np.float32)
+    sums = sums[: batch * nonzeros * size].reshape(batch, nonzeros * size)
+    sums[:] = 0
     for tile in range((numel + size - 1) // size):
         _fill_tables(index, sign, tile, tensor, size, scale, k0, k1)
         start = tile * size
@@ -69,46 +88,71 @@ def _accumulate_few(gradients, out, tensor, size, nonzeros, k0, k1):
                     padded[j] = values[j]
                 values = padded
             for block in range(nonzeros):
-                target = out[b, block * size : (block + 1) * size]
+                target = sums[b, block * size : (block + 1) * size]
                 for j in range(size):
                     target[j] += sign[block, j] * values[index[block, j]]
+    for b in range(batch):
+        for j in range(nonzeros * size):
+            out[b, j] += sums[b, j]
 
 
 @numba.njit(nogil=True, cache=True)
-def _accumulate_many(gradients, out, tensor, size, nonzeros, k0, k1):
-    """The same sums, bit for bit, with samples adjacent: a gathered coordinate is a vector of all samples.
+def _accumulate_many(gradients, out, sums, tensor, size, nonzeros, k0, k1):
+    """The same sums, bit for bit, for sixteen samples at a time: a gathered coordinate is a row of sixteen numbers.
 
-    The innermost loops run over samples through one-dimensional views of run-time length: only so does the compiler
-    vectorise them. Memory: (k + T)·b floats, which stay in the cache.
+    Memory: k·b + T·16 floats a thread, which stay in the cache.
     """
     batch, numel = gradients.shape
-    scale = np.float32(1.0 / math.sqrt(nonzeros))
+    scale, lots = np.float32(1.0 / math.sqrt(nonzeros)), (batch + WIDTH - 1) // WIDTH
     index = np.empty((nonzeros, size), dtype=np.uint32)
     sign = np.empty((nonzeros, size), dtype=np.float32)
-    turned = np.zeros((size, batch), dtype=np.float32)
-    sums = np.empty((nonzeros * size, batch), dtype=np.float32)
-    for b in range(batch):
-        for j in range(nonzeros * size):
-            sums[j, b] = out[b, j]
+    turned = np.zeros((size, WIDTH), dtype=np.float32)
+    sums = sums[: lots * nonzeros * size * WIDTH].reshape(lots, nonzeros * size, WIDTH)
+    sums[:] = 0
     for tile in range((numel + size - 1) // size):
         _fill_tables(index, sign, tile, tensor, size, scale, k0, k1)
         start = tile * size
         count = min(size, numel - start)
-        for j in range(count):
-            for b in range(batch):
-                turned[j, b] = gradients[b, start + j]
-        for j in range(count, size):
-            for b in range(batch):
-                turned[j, b] = np.float32(0)
-        for block in range(nonzeros):
-            for j in range(size):
-                factor = sign[block, j]
-                target, values = sums[block * size + j], turned[index[block, j]]
-                for b in range(target.size):
-                    target[b] += factor * values[b]
-    for b in range(batch):
-        for j in range(nonzeros * size):
-            out[b, j] = sums[j, b]
+        for lot in range(lots):
+            _turn(turned, gradients, lot * WIDTH, start, count)
+            target = sums[lot]
+            for block in range(nonzeros):
+                for j in range(size):
+                    add_scaled_row(target, block * size + j, turned, np.int64(index[block, j]), sign[block, j])  # pyright: ignore[reportCallIssue]
+    for lot in range(lots):
+        _add_turned(out[lot * WIDTH : (lot + 1) * WIDTH], sums[lot])
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_turned(out, sums):
+    """out[b, j] += sums[j, b] for out [up to 16, k]."""
+    block = np.empty((WIDTH, WIDTH), dtype=np.float32)
+    whole = sums.shape[0] - sums.shape[0] % WIDTH
+    for j in range(0, whole, WIDTH):
+        turn_block(block, 0, sums, j, 0)  # pyright: ignore[reportCallIssue]
+        for b in range(out.shape[0]):
+            row, more = out[b, j : j + WIDTH], block[b]
+            for i in range(row.size):
+                row[i] += more[i]
+    for b in range(out.shape[0]):
+        for j in range(whole, sums.shape[0]):
+            out[b, j] += sums[j, b]
+
+
+@numba.njit(nogil=True, cache=True)
+def _turn(turned, gradients, first, start, count):
+    """turned[j, b] = gradients[first + b, start + j] for j < count, zero beyond the samples and the coordinates."""
+    rows, whole = min(WIDTH, gradients.shape[0] - first), 0
+    if rows == WIDTH:
+        whole = count - count % WIDTH
+        for j in range(0, whole, WIDTH):
+            turn_block(turned, j, gradients, first, start + j)  # pyright: ignore[reportCallIssue]
+    else:
+        turned[:, rows:] = 0
+    for b in range(rows):
+        for j in range(whole, count):
+            turned[j, b] = gradients[first + b, start + j]
+    turned[count:] = 0
 
 
 class SjltProjector:
@@ -117,7 +161,7 @@ class SjltProjector:
     def __init__(self, spec: ProjectionSpec, layout: Layout, checkpoint: int) -> None:
         self.spec, self.layout = spec, layout
         self._size = tile_size(spec)
-        self._number = number_of(layout)
+        self._number, self._own = number_of(layout), threading.local()
         k0, k1 = projection_key(spec, layout, checkpoint)
         self._key = np.uint64(k0), np.uint64(k1)
 
@@ -128,7 +172,16 @@ class SjltProjector:
         arguments = (number, self._size, self.spec.nonzeros, *self._key)
 
         def work(rows: slice) -> None:
-            many = rows.stop - rows.start >= SAMPLES_TO_TURN and numel >= TILES_TO_TURN * self._size
-            (_accumulate_many if many else _accumulate_few)(values[rows], out[rows], *arguments)
+            count = rows.stop - rows.start
+            many = count >= SAMPLES_TO_TURN and numel >= TILES_TO_TURN * self._size
+            sums = self._scratch(-(-count // WIDTH) * WIDTH * self.spec.dim)
+            (_accumulate_many if many else _accumulate_few)(values[rows], out[rows], sums, *arguments)
 
         for_each_part(work, len(values), values.size)
+
+    def _scratch(self, count: int) -> np.ndarray:
+        """At least `count` numbers of this thread's own: fresh memory for every tensor would be mapped anew each time."""
+        found = getattr(self._own, "sums", None)
+        if found is None or found.size < count:
+            found = self._own.sums = np.empty(count, dtype=np.float32)
+        return found

@@ -1,0 +1,177 @@
+"""Projection on an NVIDIA GPU: cuda/projection.cu compiled by CuPy at run time, on torch's stream, without a copy.
+
+The matrices are those of definition.py; only the order of summation differs from the CPU's.
+NOT YET RUN ON HARDWARE: the kernels are checked on the processor (tests/test_cuda_host.py) and compile for sm_80 and sm_90.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.projection.definition import Layout, projection_key, tile_size
+from engine.projection.inputs import number_of
+from engine.projection.launch import KINDS, SJLT_SHAPES, Launch, rademacher_launch, sjlt_launch
+from stores.errors import ModelError, UsageError
+from stores.specs import ProjectionSpec
+
+SOURCES = Path(__file__).parents[2] / "cuda"
+
+
+def kernel_names() -> list[str]:
+    """Every kernel by its C++ name, template arguments included."""
+    names = [f"traklens::sjlt<{kind}, {t}, {o}, {r}>" for kind in KINDS.values() for _, t, o, r in SJLT_SHAPES]
+    return [*names, *(f"traklens::rademacher<{kind}>" for kind in KINDS.values()), "traklens::add_parts"]
+
+
+@cache
+def _module(device: int) -> Any:
+    """The compiled kernels for one device. ModelError when CuPy is missing or the compilation fails."""
+    try:
+        import cupy  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ModelError(
+            "the CUDA projection", str(error), "CuPy", 'Install it with `pip install ".[gpu]"`.'
+        ) from error
+    with cupy.cuda.Device(device):
+        try:
+            module = cupy.RawModule(
+                code=(SOURCES / "projection.cu").read_text(encoding="utf-8"),
+                options=("-std=c++17", f"-I{SOURCES}"),
+                name_expressions=kernel_names(),
+            )
+            module.compile()
+        except (cupy.cuda.compiler.CompileException, OSError) as error:
+            raise ModelError(
+                f"kernels in {SOURCES}",
+                str(error)[:500],
+                "sources this CUDA can compile",
+                "Project on the CPU instead.",
+            ) from error
+    return module
+
+
+class _GpuProjector:
+    """What both families share: checking, the workspace of partial sums, launching."""
+
+    def __init__(self, spec: ProjectionSpec, layout: Layout, checkpoint: int) -> None:
+        self.spec, self.layout = spec, layout
+        self._number = number_of(layout)
+        self._key = projection_key(spec, layout, checkpoint)
+
+    def accumulate(self, name: str, gradients: Tensor, out: Tensor) -> None:
+        """Add the projection of gradients [B, numel] (float32, bfloat16 or float16) to out float32 [B, k], both on one GPU.
+
+        UsageError where shapes, types or devices do not fit; ModelError naming the launch when CUDA refuses it.
+        """
+        import cupy  # pyright: ignore[reportMissingImports]
+
+        number, numel = self._number[name]
+        _check(name, numel, self.spec.dim, gradients, out)
+        kind, batch = str(gradients.dtype).removeprefix("torch."), len(gradients)
+        kernel, plan, arguments = self._plan(kind, batch, numel, number)
+        device = gradients.device.index or 0
+        stream = cupy.cuda.ExternalStream(torch.cuda.current_stream(gradients.device).cuda_stream, device)
+        partial = torch.empty(plan.parts * batch * self.spec.dim, dtype=torch.float32, device=gradients.device)
+        bits = gradients.detach().contiguous()
+        bits = bits if kind == "float32" else bits.view(torch.int16)  # CuPy has no bfloat16: its bits will do
+        count = out.numel()
+        with cupy.cuda.Device(device), stream:
+            sums, total, source = (cupy.from_dlpack(t) for t in (partial, out.view(-1), bits))
+            launch = _launcher(device, name)
+            launch(kernel, plan.grid, plan.threads, plan.shared_bytes, (source, sums, *arguments))
+            whole = (sums, total, np.uint64(count), np.uint32(plan.parts), np.float32(self._scale()))
+            launch("traklens::add_parts", (-(-count // 256), 1, 1), 256, 0, whole)
+
+    def _plan(self, kind: str, batch: int, numel: int, number: int) -> tuple[str, Launch, tuple]:
+        raise NotImplementedError
+
+    def _scale(self) -> float:
+        raise NotImplementedError
+
+
+class SjltGpuProjector(_GpuProjector):
+    """See `engine.projection.Projector`; the matrix is `definition.sjlt_matrix`."""
+
+    def __init__(self, spec: ProjectionSpec, layout: Layout, checkpoint: int) -> None:
+        super().__init__(spec, layout, checkpoint)
+        self._size = tile_size(spec)
+
+    def _plan(self, kind: str, batch: int, numel: int, number: int) -> tuple[str, Launch, tuple]:
+        plan = sjlt_launch(kind, batch, numel, self._size, self.spec.nonzeros)
+        values = (batch, self._size, self.spec.nonzeros, number, plan.per_part, *self._key)
+        name = "traklens::sjlt<" + ", ".join(map(str, plan.template)) + ">"
+        return name, plan, (np.uint64(numel), *map(np.uint32, values))
+
+    def _scale(self) -> float:
+        return self.spec.nonzeros**-0.5
+
+
+class RademacherGpuProjector(_GpuProjector):
+    """See `engine.projection.Projector`; the matrix is `definition.rademacher_matrix`."""
+
+    def _plan(self, kind: str, batch: int, numel: int, number: int) -> tuple[str, Launch, tuple]:
+        plan = rademacher_launch(kind, batch, numel, self.spec.dim)
+        head = (
+            np.uint64(numel),
+            np.uint32(batch),
+            np.uint32(self.spec.dim),
+            np.uint32(number),
+            np.uint64(plan.per_part),
+        )
+        return f"traklens::rademacher<{plan.template[0]}>", plan, (*head, *map(np.uint32, self._key))
+
+    def _scale(self) -> float:
+        return self.spec.dim**-0.5
+
+
+def _launcher(device: int, parameter: str) -> Callable[[str, tuple[int, int, int], int, int, tuple], None]:
+    """Launch a kernel by name; an error says what was launched."""
+
+    def launch(name: str, grid: tuple[int, int, int], threads: int, shared: int, arguments: tuple) -> None:
+        import cupy  # pyright: ignore[reportMissingImports]
+
+        try:
+            kernel = _module(device).get_function(name)
+            if shared > 48 * 1024:
+                kernel.max_dynamic_shared_size_bytes = shared
+            kernel(grid, (threads, 1, 1), arguments, shared_mem=shared)
+        except (cupy.cuda.driver.CUDADriverError, cupy.cuda.runtime.CUDARuntimeError) as error:
+            raise ModelError(
+                f"{name} on {parameter}",
+                f"{error} (grid {grid}, {threads} threads, {shared} bytes of shared memory, GPU {device})",
+                "a launch this GPU accepts",
+                "Lower --proj-dim or --batch-size, or project on the CPU.",
+            ) from error
+
+    return launch
+
+
+def _check(name: str, numel: int, dim: int, gradients: Tensor, out: Tensor) -> None:
+    if not gradients.is_cuda or gradients.device != out.device:
+        raise UsageError(
+            f"gradients of {name}",
+            f"{gradients.device}, output on {out.device}",
+            "both on one GPU",
+            "Move them there.",
+        )
+    if str(gradients.dtype).removeprefix("torch.") not in KINDS:
+        raise UsageError(f"gradients of {name}", f"{gradients.dtype}", ", ".join(KINDS), "Convert them first.")
+    if gradients.ndim != 2 or gradients.shape[1] != numel:
+        raise UsageError(
+            f"gradients of {name}",
+            f"shape {tuple(gradients.shape)}",
+            f"[B, {numel}]",
+            "Flatten them, one row per example.",
+        )
+    if out.shape != (len(gradients), dim) or out.dtype != torch.float32 or not out.is_contiguous():
+        raise UsageError(
+            "out",
+            f"{out.dtype} {tuple(out.shape)}",
+            f"contiguous float32 ({len(gradients)}, {dim})",
+            "Make it with torch.zeros.",
+        )
