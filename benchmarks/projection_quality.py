@@ -9,7 +9,7 @@ from engine.precondition import DampedGram, gram_matrix
 from engine.projection import make_projector
 from stores.specs import ProjectionSpec
 
-EXAMPLES, COORDINATES, SEEDS = 48, 100_000, 3
+EXAMPLES, COORDINATES, SEEDS = 48, 100_000, 10
 DAMPING = 0.1  # relative to the mean diagonal, the default of a store
 NONZEROS = (1, 2, 4, 8, 16)
 

@@ -75,6 +75,14 @@ def _accumulate_few(gradients, out, sums, tensor, size, nonzeros, k0, k1):
     scale = np.float32(1.0 / math.sqrt(nonzeros))
     index = np.empty((nonzeros, size), dtype=np.uint32)
     sign = np.empty((nonzeros, size), dtype=np.float32)
+    if numel <= size:  # biases and norms: most outputs get nothing
+        _fill_tables(index, sign, 0, tensor, size, scale, k0, k1)
+        for block in range(nonzeros):
+            filled = np.flatnonzero(index[block] < numel)
+            for b in range(batch):
+                for j in filled:
+                    out[b, block * size + j] += sign[block, j] * gradients[b, index[block, j]]
+        return
     padded = np.zeros(size, dtype=np.float32)
     sums = sums[: batch * nonzeros * size].reshape(batch, nonzeros * size)
     sums[:] = 0
