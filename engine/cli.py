@@ -131,9 +131,7 @@ def build(
     gradients: Annotated[
         str | None, typer.Option(help="hooks, single or vmap; the fastest on a few pairs if not given.")
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="cpu, or cuda (not yet run on hardware: see docs/benchmarks.md).")
-    ] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, or cuda (not yet run on hardware).")] = "cpu",
     overwrite: Annotated[bool, typer.Option(help="Replace a finished store.")] = False,
     restart: Annotated[bool, typer.Option(help="Throw away an interrupted build of another specification.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what it would take.")] = False,
