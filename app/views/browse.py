@@ -17,7 +17,7 @@ def show(store: Store, view: View) -> None:
     manifest = store.manifest
     st.html(
         '<div class="tl-brand">TrakLens</div><div class="tl-quiet">'
-        f"{text(store.path.parent.name)} · {store.n_train:,} training and {store.n_heldout:,} held-out pairs · "
+        f"{text(_name(store))} · {store.n_train:,} training and {store.n_heldout:,} held-out pairs · "
         f"{store.n_checkpoints} × {text(manifest.model.name)}</div>"
     )
     wanted = st.text_input(
@@ -56,6 +56,11 @@ def show(store: Store, view: View) -> None:
     pages = -(-found.total // PER_PAGE)
     if pages > 1:
         st.pagination(pages, key="page", max_visible_pages=5)
+
+
+def _name(store: Store) -> str:
+    """What people will know the store by: its folder, or the one above where it is just called "store"."""
+    return store.path.parent.name if store.path.name == "store" else store.path.name
 
 
 def _first_page() -> None:
