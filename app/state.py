@@ -46,6 +46,14 @@ def write_view(view: View) -> None:
             st.query_params[name] = value
         elif name in st.query_params:
             del st.query_params[name]
+    st.session_state["shown"] = (view.method, view.top)
+
+
+def follow_url(view: View) -> None:
+    """Set the widgets to the URL where someone else has changed it: the browser's back button, a link typed in place."""
+    shown = (view.method, view.top)
+    if st.session_state.get("shown", shown) != shown:
+        st.session_state["method"], st.session_state["top"] = shown
 
 
 def go_to(id: str) -> None:

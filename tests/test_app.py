@@ -56,6 +56,20 @@ def test_a_link_opens_the_same_view(at, tiny_store):
     assert at.query_params["id"] == id
 
 
+def test_the_widgets_follow_a_url_that_changes_under_them(at):
+    at.run()
+    at.segmented_control(key="method").set_value("both").run()
+    assert at.query_params["method"] == "both"
+    at.query_params.update({"method": "clip", "top": "5"})
+    at.run()
+    assert not at.exception
+    assert at.segmented_control(key="method").value == "clip"
+    assert _html(at).count('class="tl-row"') == 10
+    at.selectbox(key="top").set_value(20).run()
+    assert at.query_params["top"] == "20"
+    assert at.query_params["method"] == "clip"
+
+
 def test_side_by_side_says_how_many_are_shared(at):
     at.query_params["method"] = "both"
     at.run()

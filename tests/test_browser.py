@@ -13,7 +13,7 @@ from stores.store import open_store
 from tests.conftest import serving
 
 pytestmark = pytest.mark.browser
-TITLE_IS = "caption => document.querySelector('.tl-title').innerText === caption"
+TITLE_IS = "caption => document.querySelector('.tl-title')?.innerText === caption"
 ARTIFACTS = Path(__file__).parent.parent / "artifacts"
 
 
@@ -75,7 +75,7 @@ def test_pick_a_pair_see_proponents_ask_live_and_share_the_link(visit, address, 
     page = visit(address)
     page.get_by_role("button", name="Choose pair 4", exact=True).click()
     page.wait_for_function(
-        "caption => document.querySelector('.tl-title').innerText === caption", arg=store.examples.caption[4]
+        "caption => document.querySelector('.tl-title')?.innerText === caption", arg=store.examples.caption[4]
     )
     page.wait_for_url(f"**id={store.examples.id[4]}*")
     assert page.locator(".tl-row").count() == 20
@@ -110,6 +110,17 @@ def test_a_proponent_opens_with_the_keyboard_alone(visit, address, tiny_store):
     caption = open_store(tiny_store).examples.caption[int(row)]
     page.wait_for_url(f"**id={open_store(tiny_store).examples.id[int(row)]}*")
     page.wait_for_function(TITLE_IS, arg=caption)
+
+
+def test_the_back_button_brings_back_the_view(visit, address, tiny_store):
+    page = visit(f"{address}/?id={open_store(tiny_store).examples.id[4]}")
+    page.get_by_text("Opponents", exact=True).wait_for()
+    page.get_by_text("Side by side").click()
+    page.get_by_text("Most similar", exact=True).wait_for()
+    page.wait_for_url("**method=both*")
+    page.go_back()
+    page.get_by_text("Opponents", exact=True).wait_for()
+    assert "method" not in page.url
 
 
 def test_an_upload_is_asked_and_a_file_that_is_no_image_is_one_message(visit, address, tiny_demo, tmp_path):

@@ -7,7 +7,7 @@ import streamlit as st
 
 from app import caches
 from app.markup import notice, picture, ranked_card, target_card, text
-from app.state import METHODS, TOPS, View, go_to, read_view, write_view
+from app.state import METHODS, TOPS, View, follow_url, go_to, read_view, write_view
 from app.views import ask, browse
 from app.views.charts import score_distribution
 from engine.attribution import Ranked, Target, shared_rows
@@ -39,6 +39,7 @@ takes the training caption nearest to it. With *rather than*, *f* is the differe
 def show(store: Store) -> None:
     """Draw the page for the view in the URL."""
     view, problem = _resolved(store, read_view())
+    follow_url(view)
     with st.sidebar:
         browse.show(store, view)
     with st.container():  # always there, so that what follows keeps its place and its state
