@@ -21,19 +21,38 @@ BLOCK = 8192  # coordinates summed apart before they join the total: keeps round
 
 
 @numba.njit(nogil=True, cache=True)
-def _fill_codes(codes, first, tensor, first_group, k0, k1):
-    """codes uint8 [columns]: bit i is the sign bit of coordinate first + i, columns from 128·first_group on."""
-    codes[:] = 0
+def _fill_codes(codes, words, first, tensor, first_group, k0, k1):
+    """codes uint8 [columns]: bit i is the sign bit of coordinate first + i, columns from 128·first_group on.
+
+    words is scratch, uint32 [4, 8]. Both inner loops are written so that the compiler vectorises them.
+    """
+    one = np.uint32(1)
     for group in range((codes.size + GROUP - 1) // GROUP):
         for i in range(8):
-            words = philox_words(
+            w0, w1, w2, w3 = philox_words(
                 np.uint64(first + i), np.uint64(tensor), np.uint64(first_group + group), np.uint64(0), k0, k1
             )
-            for w in range(4):
-                word, start = np.uint32(words[w]), group * GROUP + w * 32
-                part = codes[start : start + 32]
-                for bit in range(part.size):
-                    part[bit] |= np.uint8(((word >> np.uint32(bit)) & np.uint32(1)) << np.uint32(i))
+            words[0, i], words[1, i], words[2, i], words[3, i] = w0, w1, w2, w3
+        for w in range(4):
+            start = group * GROUP + w * 32
+            part = codes[start : start + 32]
+            a, b, c, d = words[w, 0], words[w, 1], words[w, 2], words[w, 3]
+            e, f, g, h = words[w, 4], words[w, 5], words[w, 6], words[w, 7]
+            for bit in range(part.size):
+                s = np.uint32(bit)
+                low = (
+                    (a >> s & one)
+                    | (b >> s & one) << one
+                    | (c >> s & one) << np.uint32(2)
+                    | (d >> s & one) << np.uint32(3)
+                )
+                high = (
+                    (e >> s & one)
+                    | (f >> s & one) << one
+                    | (g >> s & one) << np.uint32(2)
+                    | (h >> s & one) << np.uint32(3)
+                )
+                part[bit] = np.uint8(low | high << np.uint32(4))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -59,7 +78,7 @@ def _fill_sums(table, low, high, values):
 def _accumulate(gradients, out, tensor, begin, end, scale, k0, k1):
     """Add the projection of gradients [b, numel] onto columns begin … end − 1 to out [b, k]; begin is 128·integer."""
     batch, numel = gradients.shape
-    codes = np.empty(end - begin, dtype=np.uint8)
+    codes, words = np.empty(end - begin, dtype=np.uint8), np.empty((4, 8), dtype=np.uint32)
     values = np.zeros((8, batch), dtype=np.float32)
     low, high = np.empty((16, batch), dtype=np.float32), np.empty((16, batch), dtype=np.float32)
     table = np.empty((256, batch), dtype=np.float32)
@@ -73,7 +92,7 @@ def _accumulate(gradients, out, tensor, begin, end, scale, k0, k1):
                     values[i, b] = gradients[b, first + i]
             values[count:] = 0
             _fill_sums(table, low, high, values)
-            _fill_codes(codes, first, tensor, begin // GROUP, k0, k1)
+            _fill_codes(codes, words, first, tensor, begin // GROUP, k0, k1)
             for j in range(codes.size):
                 target, row = sums[j], table[codes[j]]
                 for b in range(target.size):
