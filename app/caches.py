@@ -70,30 +70,23 @@ def _live_models(key: str, _store: Store) -> "tuple[LiveModels, Lock]":
     return LiveModels(_store), Lock()
 
 
-def ask_stored(store: Store, id: str, caption: str | None, contrast: str | None) -> Target:
-    """A stored pair's image with another caption, or against a contrast caption."""
-    return _ask_stored(_key(store), store, id, caption, contrast)
+def ask(store: Store, id: str, image: bytes | None, caption: str | None, contrast: str | None) -> Target:
+    """A question that is not stored: about a visitor's own image, or else about the image of the stored pair `id`.
+
+    Raises DataError for something that is no image or an unusable caption.
+    """
+    return _ask(_key(store), store, id, image, caption, contrast)
 
 
 @st.cache_resource(max_entries=64, show_spinner="Asking the models …")
-def _ask_stored(key: str, _store: Store, id: str, caption: str | None, contrast: str | None) -> Target:
+def _ask(key: str, _store: Store, id: str, image: bytes | None, caption: str | None, contrast: str | None) -> Target:
     from engine.live import question_about
 
     models, lock = _live_models(key, _store)
     with lock:
+        if image is not None:
+            return models.target(image, caption, contrast=contrast)
         return question_about(models, id, caption, contrast)
-
-
-def ask_upload(store: Store, image: bytes, caption: str | None, contrast: str | None) -> Target:
-    """A visitor's own image with a caption. Raises DataError for something that is no image."""
-    return _ask_upload(_key(store), store, image, caption, contrast)
-
-
-@st.cache_resource(max_entries=64, show_spinner="Asking the models …")
-def _ask_upload(key: str, _store: Store, image: bytes, caption: str | None, contrast: str | None) -> Target:
-    models, lock = _live_models(key, _store)
-    with lock:
-        return models.target(image, caption, contrast=contrast)
 
 
 def ranking_of(store: Store, target: Target, method: str, top: int) -> Ranking:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine.console import progress
+from engine.console import facts_table, progress
 from stores.errors import TrakLensError, UsageError
 
 app = typer.Typer(
@@ -183,7 +183,7 @@ def build(
                 report=report,
             )
     if dry_run:
-        results.print(_facts(f"{store} (dry run: nothing was written)", expected))
+        results.print(facts_table(f"{store} (dry run: nothing was written)", expected))
     else:
         results.print(f"Store ready. Next: traklens app {store}", highlight=False, soft_wrap=True)
 
@@ -236,7 +236,7 @@ def info(
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
     else:
-        results.print(_facts(str(store), {k: v for k, v in found.items() if k != "manifest"}))
+        results.print(facts_table(str(store), {k: v for k, v in found.items() if k != "manifest"}))
     if verify and found["problems"]:
         raise typer.Exit(1)
 
@@ -276,17 +276,6 @@ def demo(
 def _show_problems(dataset) -> None:
     if dataset.problems.problems:
         notes.print(dataset.problems.table())
-
-
-def _facts(title: str, facts: dict) -> Table:
-    table = Table("", "", title=title, show_header=False)
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {item}" for key, item in value.items())
-        elif isinstance(value, list):
-            value = "\n".join(map(str, value)) or "none"
-        table.add_row(name.replace("_", " "), Text(str(value)))
-    return table
 
 
 def main() -> None:

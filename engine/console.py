@@ -1,8 +1,9 @@
-"""What the command line draws: progress bars with rate and time left, plain lines where there is no terminal."""
+"""What the command line draws: tables of facts, progress bars with rate and time left, plain lines without a terminal."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 from engine.progress import Report
@@ -79,3 +81,15 @@ def _lines(console: Console) -> Report:
         console.print(f"{stage}: {done:,} of {total:,}, {seconds:.0f} s{left} {detail}".rstrip(), highlight=False)
 
     return report
+
+
+def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
+    """Two columns, names and values; a value that is a dict or a list is spelt out."""
+    table = Table("", "", title=title, show_header=False)
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {item}" for key, item in value.items())
+        elif isinstance(value, list):
+            value = "\n".join(map(str, value)) or "none"
+        table.add_row(name.replace("_", " "), Text(str(value)))
+    return table

@@ -70,7 +70,10 @@ class ProjectionSpec:
 
 @dataclass(frozen=True)
 class ScoreSpec:
-    """From features to scores: relative damping λ, weight Q, share kept by the soft threshold, index type."""
+    """From features to scores: relative damping λ, weight Q, share kept by the soft threshold, index type.
+
+    `keep_share` is recorded for `engine.attribution.soft_threshold`; rankings do not depend on it, queries do not apply it.
+    """
 
     damping: float = 0.1
     weight_by_q: bool = True

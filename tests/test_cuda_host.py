@@ -19,7 +19,8 @@ from engine.projection.definition import (
     tile_permutation,
     tile_signs,
 )
-from engine.projection.launch import KINDS, rademacher_launch, sjlt_launch
+from engine.projection.gpu import GpuProjector, kernel_names
+from engine.projection.launch import KINDS, SHARED_WORDS, rademacher_launch, sjlt_launch
 from engine.projection.philox import philox
 from stores.errors import UsageError
 from stores.specs import ProjectionSpec
@@ -27,6 +28,10 @@ from stores.specs import ProjectionSpec
 pytestmark = pytest.mark.compiler
 ROOT = Path(__file__).parent.parent
 KEY = (0x12345678, 0x9ABCDEF0)
+LAUNCHED = [
+    *(ProjectionSpec(dim=dim) for dim in (512, 4_096, 8_192, 16_384, 20_000)),
+    ProjectionSpec("rademacher", 300),
+]
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +177,22 @@ def test_the_dense_kernel_projects_as_the_reference(host, kind, batch, numel, di
         ctypes.c_float(dim**-0.5),
     )  # fmt: skip
     _check(out, _reference(spec, layout, values), 2.0)
+
+
+@pytest.mark.parametrize("spec", LAUNCHED)
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_what_is_launched_exists_and_takes_these_arguments(spec, kind):
+    projector = GpuProjector(spec, (("g", 100_000),), 0)
+    name, plan, arguments = projector._plan(kind, 16, 100_000, 0)
+    assert name in kernel_names()
+    assert plan.shared_bytes <= 4 * SHARED_WORDS
+    assert plan.threads <= 1_024
+    function = name.removeprefix("traklens::").split("<")[0]
+    source = (ROOT / "cuda/projection.cu").read_text()
+    signature = re.search(rf"^{function}\((.*?)\) \{{", source, re.MULTILINE | re.DOTALL)
+    assert signature
+    types = [parameter.split()[0] for parameter in signature[1].split(",")][2:]  # after the two arrays
+    assert types == [{np.uint32: "u32", np.uint64: "u64"}[type(argument)] for argument in arguments]
 
 
 def test_parts_depend_on_the_tensor_alone():

@@ -22,6 +22,7 @@ HEADINGS = {
     ("clip", 0): ("Most similar", "by image–image and caption–caption cosine, mean over the checkpoints"),
     ("clip", 1): ("Least similar", "the other end of the same list"),
 }
+MARKS = {"trak": "also similar", "clip": "also a proponent"}
 EXPLANATION = """
 **Proponents** are training pairs that made the models match this image with this caption; **opponents** worked
 against it. A score is TRAK's attribution: an estimate, in units of the model output *f*, of what the pair contributed.
@@ -94,11 +95,11 @@ def _target(store: Store, view: View) -> tuple[Target, str, tuple[str, ...]]:
     split = "training pair" if row < store.n_train else "held-out pair"
     try:
         if upload is not None:
-            target = caches.ask_upload(store, upload.image, upload.caption, upload.contrast)
+            target = caches.ask(store, str(view.id), upload.image, upload.caption, upload.contrast)
             chips = ("your image",) if upload.caption else ("your image", "nearest training caption")
             return target, _data_url(upload.image), chips
         if view.caption or view.contrast:
-            target = caches.ask_stored(store, str(view.id), view.caption, view.contrast)
+            target = caches.ask(store, str(view.id), None, view.caption, view.contrast)
             return target, stored_image, (f"image of a {split}",) + (("your caption",) if view.caption else ())
     except TrakLensError as error:
         notice(str(error), kind="error")
@@ -144,7 +145,7 @@ def _rankings(store: Store, target: Target, view: View) -> None:
             title, unit = HEADINGS[(method, end)]
             st.html(f'<div class="tl-head">{title}</div><div class="tl-quiet">{unit}</div>')
             with st.container(gap="xxsmall"):
-                _list(store, target, pairs, largest[method], f"{place}", mark)
+                _list(store, target, pairs, largest[method], f"{place}", mark, MARKS[method])
     shown = "clip" if view.method == "clip" else "trak"
     st.html('<div class="tl-head">All training pairs</div>')
     edges, counts = caches.histogram_of(store, target, shown)
@@ -157,14 +158,14 @@ def _rankings(store: Store, target: Target, view: View) -> None:
 
 
 def _list(
-    store: Store, target: Target, pairs: tuple[Ranked, ...], largest: float, column: str, shared: set[int]
+    store: Store, target: Target, pairs: tuple[Ranked, ...], largest: float, column: str, shared: set[int], mark: str
 ) -> None:
     version = caches.stamp(store.path)
     if not pairs:
         st.html('<div class="tl-quiet">No training pair does.</div>')
     for place, pair in enumerate(pairs, start=1):
         chips = ("this pair itself",) if pair.row == target.row else ()
-        chips += ("also similar",) if pair.row in shared else ()
+        chips += (mark,) if pair.row in shared else ()
         with st.container(key=f"card-rank-{column}-{place}"):
             st.html(ranked_card(pair, place, largest, version, chips=chips))
             st.button(f"Open pair {pair.row}", key=f"open-{column}-{place}", on_click=go_to, args=(pair.id,))

@@ -42,9 +42,9 @@ def make_projector(spec: ProjectionSpec, layout: Layout, checkpoint: int, *, dev
     if spec.kind not in ("sjlt", "rademacher"):
         raise UsageError("--projection", repr(spec.kind), "sjlt or rademacher", "Choose one of them.")
     if device.split(":")[0] == "cuda":
-        from engine.projection.gpu import RademacherGpuProjector, SjltGpuProjector
+        from engine.projection.gpu import GpuProjector
 
-        return (SjltGpuProjector if spec.kind == "sjlt" else RademacherGpuProjector)(spec, layout, checkpoint)
+        return GpuProjector(spec, layout, checkpoint)
     if device != "cpu":
         raise UsageError("projection device", repr(device), "cpu or cuda", "Choose one of them.")
     if spec.kind == "sjlt":

@@ -55,13 +55,16 @@ def _module(device: int) -> Any:
     return module
 
 
-class _GpuProjector:
-    """What both families share: checking, the workspace of partial sums, launching."""
+class GpuProjector:
+    """See `engine.projection.Projector`; the matrices are those of `definition.py`, the launches those of `launch.py`."""
 
     def __init__(self, spec: ProjectionSpec, layout: Layout, checkpoint: int) -> None:
         self.spec, self.layout = spec, layout
         self._number = number_of(layout)
         self._key = projection_key(spec, layout, checkpoint)
+        self._sparse = spec.kind == "sjlt"
+        self._size = tile_size(spec) if self._sparse else 0
+        self._scale = (spec.nonzeros if self._sparse else spec.dim) ** -0.5
 
     def accumulate(self, name: str, gradients: Tensor, out: Tensor) -> None:
         """Add the projection of gradients [B, numel] (float32, bfloat16 or float16) to out float32 [B, k], both on one GPU.
@@ -84,49 +87,20 @@ class _GpuProjector:
             sums, total, source = (cupy.from_dlpack(t) for t in (partial, out.view(-1), bits))
             launch = _launcher(device, name)
             launch(kernel, plan.grid, plan.threads, plan.shared_bytes, (source, sums, *arguments))
-            whole = (sums, total, np.uint64(count), np.uint32(plan.parts), np.float32(self._scale()))
+            whole = (sums, total, np.uint64(count), np.uint32(plan.parts), np.float32(self._scale))
             launch("traklens::add_parts", (-(-count // 256), 1, 1), 256, 0, whole)
 
     def _plan(self, kind: str, batch: int, numel: int, number: int) -> tuple[str, Launch, tuple]:
-        raise NotImplementedError
-
-    def _scale(self) -> float:
-        raise NotImplementedError
-
-
-class SjltGpuProjector(_GpuProjector):
-    """See `engine.projection.Projector`; the matrix is `definition.sjlt_matrix`."""
-
-    def __init__(self, spec: ProjectionSpec, layout: Layout, checkpoint: int) -> None:
-        super().__init__(spec, layout, checkpoint)
-        self._size = tile_size(spec)
-
-    def _plan(self, kind: str, batch: int, numel: int, number: int) -> tuple[str, Launch, tuple]:
-        plan = sjlt_launch(kind, batch, numel, self._size, self.spec.nonzeros)
-        values = (batch, self._size, self.spec.nonzeros, number, plan.per_part, *self._key)
-        name = "traklens::sjlt<" + ", ".join(map(str, plan.template)) + ">"
-        return name, plan, (np.uint64(numel), *map(np.uint32, values))
-
-    def _scale(self) -> float:
-        return self.spec.nonzeros**-0.5
-
-
-class RademacherGpuProjector(_GpuProjector):
-    """See `engine.projection.Projector`; the matrix is `definition.rademacher_matrix`."""
-
-    def _plan(self, kind: str, batch: int, numel: int, number: int) -> tuple[str, Launch, tuple]:
-        plan = rademacher_launch(kind, batch, numel, self.spec.dim)
-        head = (
-            np.uint64(numel),
-            np.uint32(batch),
-            np.uint32(self.spec.dim),
-            np.uint32(number),
-            np.uint64(plan.per_part),
-        )
-        return f"traklens::rademacher<{plan.template[0]}>", plan, (*head, *map(np.uint32, self._key))
-
-    def _scale(self) -> float:
-        return self.spec.dim**-0.5
+        """The kernel by its C++ name, its launch, and its arguments after the two arrays."""
+        u32, u64, dim = np.uint32, np.uint64, self.spec.dim
+        if self._sparse:
+            plan = sjlt_launch(kind, batch, numel, self._size, self.spec.nonzeros)
+            values = (batch, self._size, self.spec.nonzeros, number, plan.per_part, *self._key)
+            name = f"traklens::sjlt<{', '.join(map(str, plan.template))}>"
+            return name, plan, (u64(numel), *map(u32, values))
+        plan = rademacher_launch(kind, batch, numel, dim)
+        arguments = (u64(numel), *map(u32, (batch, dim, number)), u64(plan.per_part), *map(u32, self._key))
+        return f"traklens::rademacher<{plan.template[0]}>", plan, arguments
 
 
 def _launcher(device: int, parameter: str) -> Callable[[str, tuple[int, int, int], int, int, tuple], None]:
