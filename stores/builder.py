@@ -28,6 +28,7 @@ from stores.layout import (
     MAGIC,
     MANIFEST,
     PROGRESS,
+    RETRAINED,
     REVIEWS,
     THUMBNAILS,
     building_path,
@@ -175,7 +176,7 @@ class StoreBuilder:
         write_json(self.building / MANIFEST, {"magic": MAGIC} | to_dict(self.manifest))
 
     def finish(self) -> None:
-        """Checksums, then the rename. An older store there is moved aside first; its reviews are kept."""
+        """Checksums, then the rename. An older store there is moved aside; its reviews and retrained models stay."""
         self.manifest = replace(self.manifest, state="complete")
         self._write_manifest()
         write_checksums(self.building)
@@ -184,8 +185,8 @@ class StoreBuilder:
             if aside.exists():
                 shutil.rmtree(aside)
             self.path.rename(aside)
-            for review in aside.glob(f"{REVIEWS}*"):
-                review.rename(self.building / review.name)
+            for kept in (*aside.glob(f"{REVIEWS}*"), *aside.glob(RETRAINED)):
+                kept.rename(self.building / kept.name)
             self.building.rename(self.path)
             shutil.rmtree(aside)
         else:

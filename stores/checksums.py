@@ -6,15 +6,15 @@ from pathlib import Path
 
 from stores.atomic import write_json
 from stores.errors import StoreError
-from stores.layout import CHECKSUMS, LOCK, PROGRESS, REVIEWS
+from stores.layout import CHECKSUMS, EVALUATION, LOCK, PROGRESS, RETRAINED, REVIEWS
 
-UNCHECKED = {CHECKSUMS, LOCK, PROGRESS, REVIEWS, f"{REVIEWS}-wal", f"{REVIEWS}-shm"}
+UNCHECKED = {CHECKSUMS, LOCK, PROGRESS, EVALUATION, REVIEWS, f"{REVIEWS}-wal", f"{REVIEWS}-shm"}
 
 
 def files_of(store: Path) -> list[str]:
     """Relative POSIX paths of everything that carries a checksum, sorted."""
     found = (path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file())
-    return sorted(name for name in found if name not in UNCHECKED)
+    return sorted(name for name in found if name not in UNCHECKED and not name.startswith(f"{RETRAINED}/"))
 
 
 def digest(path: Path) -> str:

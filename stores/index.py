@@ -114,7 +114,7 @@ class VectorIndex:
             return np.zeros((0, self.dim), dtype="<f2")
         return np.memmap(self.path, "<f2", mode="r", offset=self._header_bytes, shape=(self.count, self.dim))
 
-    def rows(self, which: slice) -> np.ndarray:
+    def rows(self, which: slice | np.ndarray) -> np.ndarray:
         """Some rows as they were given, up to float16 rounding: float32 [b, dim]."""
         return self._codes[which].astype(np.float32) / np.float32(self.scale)
 

@@ -13,6 +13,8 @@ THUMBNAILS = "thumbnails"
 INFLUENCE = "influence"  # influence.faiss and influence.json
 SIMILARITY = "similarity"
 REVIEWS = "reviews.sqlite"  # people's decisions: no checksum, never touched by a build
+RETRAINED = "retrained"  # measurements of retrained models and their jobs: likewise
+EVALUATION = "evaluation.json"  # what `traklens evaluate` found: likewise
 
 PROGRESS = "progress.json"  # only while building
 LOCK = "lock"  # only while building

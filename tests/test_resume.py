@@ -19,6 +19,7 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 import torch
+import engine.fit
 import engine.train
 from engine.build import build_store
 from engine.data import load_dataset
@@ -27,7 +28,7 @@ from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 
 job, folder, out, stage, at = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], int(sys.argv[5])
 torch.set_num_threads(1)
-engine.train.SAVE_EVERY_SECONDS = 0.0
+engine.fit.SAVE_EVERY_SECONDS = 0.0
 
 def report(found, done, total, detail):
     if stage and found.startswith(stage) and done >= at:

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 
 from engine.data import load_dataset
 from engine.demo_data import write_demo_dataset
+from engine.fit import augmented, contrastive_loss
 from engine.models import load_checkpoint
 from engine.run_directory import open_run
 from engine.split import draw_by_group, split_dataset
-from engine.train import augmented, contrastive_loss, train
+from engine.train import train
 from stores.errors import DataError, StoreError, UsageError
 
 

@@ -1,0 +1,285 @@
+"""Retraining as a question: which models to train, how far a job is, what was measured. No torch here.
+
+A removal is checked by training again without the removed pairs, several times with different seeds, beside controls
+trained on everything and, if wanted, without as many pairs drawn at random. The work is done by `engine.retrainer` in
+a process of its own; both sides meet in the store's folder of retrained models.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.run_directory import Recipe, Run, open_run
+from stores.errors import StoreError, UsageError
+from stores.retrained import FINISHED, Request, Retrained, RetrainedModel, Status, model_key
+from stores.specs import to_dict
+from stores.store import Store
+
+MOST_SEEDS = 32
+PLACEHOLDERS = ("{keep}", "{seed}", "{out}")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How models of a store are trained again: by the recipe of its run, or by the user's own command."""
+
+    digest: str
+    run: Run | None
+    command: str | None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One model to train: on which training pairs (bool [n_train]) and with which seed."""
+
+    kept: np.ndarray
+    seed: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Change of a target's model output f after retraining, in units of f, and of its cosine.
+
+    `changes` has one value per seed: f without the set minus f of the control with the same seed; `random` likewise
+    for as many pairs drawn at random. `deviation` is the standard deviation over the seeds, nan for a single one.
+    """
+
+    change: float
+    deviation: float
+    changes: tuple[float, ...]
+    similarity_change: float
+    control_f: float
+    random: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "change": self.change,
+            "deviation": None if np.isnan(self.deviation) else self.deviation,
+            "changes": list(self.changes),
+            "similarity_change": self.similarity_change,
+            "control_f": self.control_f,
+            "seeds": len(self.changes),
+            "random": {"change": float(np.mean(self.random)), "changes": list(self.random)} if self.random else None,
+        }
+
+
+def way_of(store: Store, command: str | None = None) -> Way:
+    """How to retrain the models of a store. StoreError when it has no run directory and no command is given.
+
+    Two stores built from the same run with the same model output measure the same thing, whatever their projection.
+    """
+    manifest = store.manifest
+    run = None
+    if command is None:
+        run = _run_of(store)
+    else:
+        missing = [name for name in PLACEHOLDERS if name not in command]
+        if missing:
+            raise UsageError(
+                "--train-command",
+                f"no {', '.join(missing)}",
+                "a command with {keep}, {seed} and {out}",
+                "See `Retraining models of your own` in the README.",
+            )
+    facts = {
+        "dataset": to_dict(manifest.dataset) | {"root": ""},
+        "targets": None if manifest.targets is None else manifest.targets.fingerprint,
+        "model": to_dict(manifest.model),
+        "model_output": to_dict(manifest.model_output),
+        "checkpoints": len(manifest.checkpoints),
+        "rows": [store.n_train, store.n],
+        "recipe": None if run is None else to_dict(replace(run.spec.recipe, checkpoints=0)),
+        "command": command,
+    }
+    return Way(hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(), run, command)
+
+
+def _run_of(store: Store) -> Run:
+    """The run directory that holds the store's checkpoints."""
+    first = Path(store.manifest.checkpoints[0].path)
+    folder = (first if first.is_absolute() else store.path / first).parent
+    if not (folder / "run.json").is_file():
+        raise StoreError(
+            f"store {store.path}",
+            f"no run.json in {folder}, where its checkpoints come from",
+            "the run directory of `traklens train`",
+            "For models of another training, give your own with --train-command.",
+        )
+    return open_run(folder)
+
+
+def recipe_for(recipe: Recipe, n_train: int, members: int) -> Recipe:
+    """The run's recipe for a model that sees `members` pairs: as many steps as the run's checkpoints took.
+
+    The checkpoints made `epochs` passes over a share `subset` of the training pairs; with more pairs fewer passes make
+    the same number of steps, so that models differ by what they saw and not by how long they were trained.
+    """
+    epochs = max(1, round(recipe.epochs * recipe.subset * n_train / max(members, 1)))
+    return replace(recipe, epochs=epochs)
+
+
+def kept_without(n_train: int, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """bool [n_train], false for the removed rows. Raises UsageError for rows that are no training pairs."""
+    rows = np.asarray(rows, dtype=np.int64)
+    if rows.size == 0:
+        raise UsageError("pairs to remove", "none", "at least one training pair", "Choose some.")
+    bad = rows[(rows < 0) | (rows >= n_train)]
+    if bad.size:
+        raise UsageError("pairs to remove", f"row {bad[0]}", "rows of training pairs", "Leave held-out pairs out.")
+    kept = np.ones(n_train, dtype=bool)
+    kept[rows] = False
+    if kept.sum() < 8:
+        raise UsageError(
+            "pairs to remove", f"{rows.size} of {n_train}", "at least 8 left to train on", "Remove fewer."
+        )
+    return kept
+
+
+def random_rows(n_train: int, size: int, seed: int) -> np.ndarray:
+    """As many training pairs drawn at random, the same for every removal of this size: ascending int64 [size]."""
+    return np.sort(np.random.default_rng([4, size, seed]).choice(n_train, size=size, replace=False))
+
+
+def wanted_models(store: Store, request: Request) -> list[Wanted]:
+    """The models a request needs, seed by seed, so that a first answer is there early."""
+    n = store.n_train
+    without, everything = kept_without(n, request.rows), np.ones(n, dtype=bool)
+    wanted = []
+    for seed in range(request.seeds):
+        wanted += [Wanted(everything, seed), Wanted(without, seed)]
+        if request.random_control:
+            wanted.append(Wanted(kept_without(n, random_rows(n, len(set(request.rows)), seed)), seed))
+    return wanted
+
+
+def measured(store: Store, request: Request, row: int | None = None) -> Measured | None:
+    """What the retrained models of a request say about a row (its target if None); None while no seed is finished."""
+    row = request.target if row is None else row
+    if row is None:
+        return None
+    retrained, way = Retrained(store.path), way_of(store, request.command)
+    n = store.n_train
+    without, everything = kept_without(n, request.rows), np.ones(n, dtype=bool)
+
+    def found(kept: np.ndarray, seed: int) -> RetrainedModel | None:
+        key = model_key(way.digest, kept, seed)
+        return retrained.read(key) if retrained.has(key) else None
+
+    pairs = [(found(everything, seed), found(without, seed)) for seed in range(request.seeds)]
+    both = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if not both:
+        return None
+    changes = tuple(float(b.f[row] - a.f[row]) for a, b in both)
+    drawn = []
+    for seed, (control, _) in enumerate(pairs if request.random_control else []):
+        other = found(kept_without(n, random_rows(n, len(set(request.rows)), seed)), seed)
+        if control is not None and other is not None:
+            drawn.append(float(other.f[row] - control.f[row]))
+    return Measured(
+        change=float(np.mean(changes)),
+        deviation=float(np.std(changes, ddof=1)) if len(changes) > 1 else float("nan"),
+        changes=changes,
+        similarity_change=float(np.mean([b.similarity[row] - a.similarity[row] for a, b in both])),
+        control_f=float(np.mean([a.f[row] for a, _ in both])),
+        random=tuple(drawn),
+    )
+
+
+def start(store: Store, request: Request) -> str:
+    """Begin a retraining in a process of its own; returns the job's id.
+
+    Raises UsageError for a request that cannot be carried out and StoreError when the store's models cannot be
+    retrained.
+    """
+    if not 1 <= request.seeds <= MOST_SEEDS:
+        raise UsageError("--retrain", f"{request.seeds} seeds", f"1 to {MOST_SEEDS}", "Try 3.")
+    wanted_models(store, request)
+    way_of(store, request.command)
+    retrained = Retrained(store.path)
+    job = retrained.add_job(replace(request, created=time.time()))
+    _spawn(store, job)
+    return job
+
+
+def resume(store: Store, job: str) -> None:
+    """Go on with a job that was interrupted or has failed. Models it has finished are not trained again."""
+    retrained = Retrained(store.path)
+    if retrained.is_running(job):
+        return
+    retrained.write_status(job, replace(retrained.status(job), state="waiting", updated=time.time()))
+    _spawn(store, job)
+
+
+def _spawn(store: Store, job: str) -> None:
+    with (Retrained(store.path).job(job) / "log.txt").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "engine.retrainer", str(store.path.resolve()), job],
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=Path(__file__).parent.parent,
+        )
+
+
+def cancel(store: Store, job: str, *, wait_seconds: float = 0.0) -> None:
+    """Stop a job; its process removes what it had half done and the job itself. Finished models stay.
+
+    A job whose process is gone is removed at once. With `wait_seconds`, return only when it is gone, or the time is up.
+    """
+    import shutil
+
+    retrained = Retrained(store.path)
+    folder = retrained.job(job)
+    if not folder.is_dir():
+        return
+    retrained.ask_to_cancel(job)
+    until = time.monotonic() + wait_seconds
+    while retrained.is_running(job) and time.monotonic() < until:
+        time.sleep(0.05)
+    if not retrained.is_running(job) and retrained.status(job).state != "waiting":
+        remove_partial(store, retrained.request(job))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_partial(store: Store, request: Request) -> None:
+    """Remove half-trained weights of a request's models that no other process is working on."""
+    retrained, way = Retrained(store.path), way_of(store, request.command)
+    for wanted in wanted_models(store, request):
+        key = model_key(way.digest, wanted.kept, wanted.seed)
+        if retrained.work(key).exists():
+            with retrained.training_lock(key) as free:
+                if free:
+                    retrained.work(key).unlink(missing_ok=True)
+
+
+def history(store: Store) -> list[tuple[str, Request, Status]]:
+    """All jobs of a store, newest first; damaged ones are left out."""
+    retrained = Retrained(store.path)
+    found = []
+    for job in retrained.jobs():
+        try:
+            found.append((job, retrained.request(job), retrained.status(job)))
+        except (StoreError, TypeError):
+            continue
+    return found
+
+
+def wait(store: Store, job: str, report) -> Status:
+    """Follow a job until it ends, reporting models done; interrupting the wait leaves the job running."""
+    retrained = Retrained(store.path)
+    while True:
+        status = retrained.status(job)
+        if status.total:
+            report("retraining", status.done, status.total, status.detail)
+        if status.state in (*FINISHED, "interrupted"):
+            return status
+        time.sleep(0.2)

@@ -1,0 +1,50 @@
+"""Random parts of the training set whose models tell how well attributions predict: the ground truth of LDS.
+
+Source: datamodels (Ilyas et al. 2022, arXiv 2202.00622) and TRAK (arXiv 2303.14186), definition 2.3: models are trained
+on random subsets S_j of a share α of the training set; an attribution predicts f(z; S_j) by Σ_{i∈S_j} τ(z, z_i).
+"""
+
+import numpy as np
+
+from engine.retrain import Wanted, Way
+from engine.split import draw_by_group
+from stores.retrained import Retrained, model_key
+from stores.store import Store
+
+SHARE = 0.5
+MOST_SUBSETS = 512
+
+
+def random_subset(store: Store, j: int, seed: int = 0) -> np.ndarray:
+    """The j-th random half, drawn by image: bool [n_train]."""
+    images = np.asarray(store.examples.image_id[: store.n_train])
+    return draw_by_group(images, SHARE, np.random.default_rng([seed, 3, j]))
+
+
+def subset_models(store: Store, subsets: int, repeats: int, seed: int = 0) -> list[Wanted]:
+    """The models to train, `repeats` on each subset; all first repeats come first."""
+    return [
+        Wanted(random_subset(store, j, seed), j + MOST_SUBSETS * repeat)
+        for repeat in range(repeats)
+        for j in range(subsets)
+    ]
+
+
+def measured_subsets(store: Store, way: Way, subsets: int, repeats: int, seed: int = 0):
+    """Subsets of which at least one model is measured: kept bool [J, n_train], mean f and cosine float32 [J, n]."""
+    retrained = Retrained(store.path)
+    kept, f, similarity = [], [], []
+    for j in range(subsets):
+        part = random_subset(store, j, seed)
+        keys = [model_key(way.digest, part, j + MOST_SUBSETS * repeat) for repeat in range(repeats)]
+        models = [retrained.read(key) for key in keys if retrained.has(key)]
+        if models:
+            kept.append(part)
+            f.append(np.mean([model.f for model in models], axis=0))
+            similarity.append(np.mean([model.similarity for model in models], axis=0))
+    n = store.n
+    return (
+        np.array(kept, dtype=bool).reshape(-1, store.n_train),
+        np.array(f, dtype=np.float32).reshape(-1, n),
+        np.array(similarity, dtype=np.float32).reshape(-1, n),
+    )
