@@ -8,10 +8,16 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+import numpy as np
 import streamlit as st
 
 from engine.attribution import Ranking, Target, rank, score_histogram, score_sample, stored_target
 from engine.browse import striking_pair
+from engine.calibration import Calibration, Point, calibration_from, points
+from engine.evaluate import kept_evaluation
+from engine.removal import Removal, remove
+from engine.retrain import history
+from engine.whatif import choose, curves
 from stores.errors import StoreError
 from stores.layout import MANIFEST
 from stores.store import Store, open_store
@@ -107,6 +113,53 @@ def histogram_of(store: Store, target: Target, method: str):
 @st.cache_resource(max_entries=256, show_spinner=False)
 def _histogram(key: str, target_key: str, _store: Store, _target: Target, method: str):
     return score_histogram(score_sample(_store, _target, method=method))
+
+
+def chosen_rows(store: Store, target: Target, choice: str, k: int) -> np.ndarray:
+    """The training rows a choice would remove: int64 [≤ k]."""
+    return _chosen_rows(_key(store), target.key, store, target, choice, k)
+
+
+@st.cache_resource(max_entries=128, show_spinner=False)
+def _chosen_rows(key: str, target_key: str, _store: Store, _target: Target, choice: str, k: int) -> np.ndarray:
+    return choose(_store, _target, choice, k)
+
+
+def removal_of(store: Store, rows: tuple[int, ...]) -> Removal:
+    """The removal of some training rows, ready to predict its effect on any target."""
+    return _removal(_key(store), rows, store)
+
+
+@st.cache_resource(max_entries=64, show_spinner="Simulating …")
+def _removal(key: str, rows: tuple[int, ...], _store: Store) -> Removal:
+    return remove(_store, rows)
+
+
+def curves_of(store: Store, target: Target, most: int) -> dict[str, np.ndarray]:
+    """Predicted effect over the number of removed pairs, per choice."""
+    return _curves(_key(store), target.key, store, target, most)
+
+
+@st.cache_resource(max_entries=64, show_spinner="Simulating …")
+def _curves(key: str, target_key: str, _store: Store, _target: Target, most: int) -> dict[str, np.ndarray]:
+    return curves(_store, _target, most)
+
+
+def calibration_of(store: Store) -> tuple[Calibration | None, list[Point]]:
+    """What finished retrainings say about predictions; looked at again whenever one has finished."""
+    done = sum(status.state == "done" for _, _, status in history(store))
+    return _calibration(_key(store), done, store)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Calibrating …")
+def _calibration(key: str, done: int, _store: Store) -> tuple[Calibration | None, list[Point]]:
+    found = points(_store)
+    return calibration_from(found), found
+
+
+def evaluation_of(store: Store) -> dict | None:
+    """What `traklens evaluate` has found; None before it has run."""
+    return kept_evaluation(store)
 
 
 def _key(store: Store) -> str:

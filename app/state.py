@@ -1,4 +1,6 @@
-"""What the page shows, as the URL has it: `?id=…&caption=…&contrast=…&method=…&top=…&q=…`."""
+"""What the pages show, as the URL has it:
+`?id=…&caption=…&contrast=…&method=…&top=…&choice=…&k=…&pick=…,…`.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -6,29 +8,46 @@ import streamlit as st
 
 METHODS = ("trak", "clip", "both")
 TOPS = (5, 10, 20, 50)
+CHOICES = ("trak", "greedy", "clip", "random", "picked")
+MOST_PICKED = 200
+NAMES = ("id", "caption", "contrast", "method", "top", "choice", "k", "pick")
 
 
 @dataclass(frozen=True)
 class View:
-    """A target and how to look at it. `caption` and `contrast` are questions about the stored pair's image."""
+    """A target and how to look at it. `caption` and `contrast` are questions about the stored pair's image.
+
+    `choice`, `k` and `picked` (ids of training pairs) say what to remove.
+    """
 
     id: str | None = None
     caption: str | None = None
     contrast: str | None = None
     method: str = "trak"
     top: int = 10
+    choice: str = "trak"
+    k: int | None = None
+    picked: tuple[str, ...] = ()
 
 
 def read_view() -> View:
-    """The view the URL asks for; values that make no sense fall back to the defaults."""
+    """The view the URL asks for; values that make no sense fall back to the defaults.
+
+    A page opened from another one has an empty URL: it takes over the view of that one.
+    """
     found = st.query_params
-    method, top = found.get("method", "trak"), found.get("top", "10")
+    if not any(name in found for name in NAMES) and "view" in st.session_state:
+        return st.session_state["view"]
+    method, top, choice, k = (found.get(name, "") for name in ("method", "top", "choice", "k"))
     return View(
         id=found.get("id") or None,
         caption=found.get("caption") or None,
         contrast=found.get("contrast") or None,
         method=method if method in METHODS else "trak",
         top=int(top) if top.isdecimal() and int(top) in TOPS else 10,
+        choice=choice if choice in CHOICES else "trak",
+        k=int(k) if k.isdecimal() and 0 < len(k) < 7 and int(k) > 0 else None,
+        picked=tuple(dict.fromkeys(id for id in found.get("pick", "").split(",") if id))[:MOST_PICKED],
     )
 
 
@@ -40,12 +59,16 @@ def write_view(view: View) -> None:
         "contrast": view.contrast,
         "method": None if view.method == "trak" else view.method,
         "top": None if view.top == 10 else str(view.top),
+        "choice": None if view.choice == "trak" else view.choice,
+        "k": None if view.k is None else str(view.k),
+        "pick": ",".join(view.picked) or None,
     }
     for name, value in values.items():
         if value:
             st.query_params[name] = value
         elif name in st.query_params:
             del st.query_params[name]
+    st.session_state["view"] = view
     st.session_state["shown"] = (view.method, view.top)
 
 
@@ -60,3 +83,16 @@ def go_to(id: str) -> None:
     """Make a stored pair the target; drops every question about the one before."""
     st.session_state.pop("upload", None)
     write_view(replace(read_view(), id=id, caption=None, contrast=None))
+
+
+def toggle_picked(id: str) -> None:
+    """Add a training pair to the picked ones, or take it out."""
+    view = read_view()
+    picked = tuple(x for x in view.picked if x != id) if id in view.picked else (*view.picked, id)
+    write_view(replace(view, picked=picked[:MOST_PICKED]))
+
+
+def drop_picked() -> None:
+    """Pick none."""
+    view = read_view()
+    write_view(replace(view, picked=(), choice="trak" if view.choice == "picked" else view.choice))

@@ -136,12 +136,13 @@ def rank(store: Store, target: Target, *, top: int = 10, method: str = "trak") -
             worst[worst < 0],
             worst_rows[worst < 0],
         )
-    proponents = tuple(_ranked(store, row, score) for row, score in zip(best_rows, best, strict=True))
-    opponents = tuple(_ranked(store, row, score) for row, score in zip(worst_rows, worst, strict=True))
+    proponents = tuple(ranked(store, row, score) for row, score in zip(best_rows, best, strict=True))
+    opponents = tuple(ranked(store, row, score) for row, score in zip(worst_rows, worst, strict=True))
     return Ranking(proponents, opponents, method, time.perf_counter() - start)
 
 
-def _ranked(store: Store, row: int, score: float) -> Ranked:
+def ranked(store: Store, row: int, score: float) -> Ranked:
+    """A stored pair with a score."""
     examples = store.examples
     return Ranked(
         row=int(row),

@@ -1,4 +1,4 @@
-"""The command line: `traklens train | build | query | info | app | demo`.
+"""The command line: `traklens train | build | query | remove | evaluate | info | app | demo`.
 
 Each command reads its arguments, calls one function of the engine and prints. Heavy imports stand inside the
 commands, so that `traklens --help` and `traklens query` answer at once.
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine.console import facts_table, progress
+from engine import cli_removal
+from engine.console import AsJson, StoreDir, facts_table, notes, progress, results
 from stores.errors import TrakLensError, UsageError
 
 app = typer.Typer(
@@ -24,8 +24,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-notes = Console(stderr=True)  # progress and remarks; results alone go to standard output
-results = Console()
 
 
 def _version(wanted: bool) -> None:
@@ -44,7 +42,6 @@ def options(
 
 
 Data = Annotated[Path, typer.Argument(help="Folder, CSV or JSON of image-caption pairs.")]
-StoreDir = Annotated[Path, typer.Argument(help="A store written by `traklens build`.")]
 Reader = Annotated[
     str | None,
     typer.Option(help="imagefolder, open_clip_csv, coco, flickr8k or class_folders; detected if not given."),
@@ -55,7 +52,8 @@ Template = Annotated[
     typer.Option("--caption-template", help="Caption made of columns, e.g. 'a photo of a {label}'."),
 ]
 Sample = Annotated[int | None, typer.Option(help="Take only this many pairs, drawn with --seed.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+app.command()(cli_removal.remove)
+app.command()(cli_removal.evaluate)
 
 
 @app.command()

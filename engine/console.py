@@ -1,10 +1,13 @@
-"""What the command line draws: tables of facts, progress bars with rate and time left, plain lines without a terminal."""
+"""What the commands share: common arguments, tables of facts, progress bars with rate and time left (plain lines
+without a terminal)."""
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -21,6 +24,12 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.progress import Report
+
+StoreDir = Annotated[Path, typer.Argument(help="A store written by `traklens build`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+
+notes = Console(stderr=True)  # progress and remarks; results alone go to standard output
+results = Console()
 
 LINE_EVERY_SECONDS = 10.0
 

@@ -5,8 +5,10 @@ trained on everything and, if wanted, without as many pairs drawn at random. The
 a process of its own; both sides meet in the store's folder of retrained models.
 """
 
+import contextlib
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +26,7 @@ from stores.specs import to_dict
 from stores.store import Store
 
 MOST_SEEDS = 32
+REFERENCE_SETS = 4  # f of a retrained model is the mean over this many of the store's reference sets
 PLACEHOLDERS = ("{keep}", "{seed}", "{out}")
 
 
@@ -74,7 +77,8 @@ class Measured:
 def way_of(store: Store, command: str | None = None) -> Way:
     """How to retrain the models of a store. StoreError when it has no run directory and no command is given.
 
-    Two stores built from the same run with the same model output measure the same thing, whatever their projection.
+    Stores of the same data, recipe and model output measure the same thing, whatever their projection and their number
+    of checkpoints.
     """
     manifest = store.manifest
     run = None
@@ -94,7 +98,7 @@ def way_of(store: Store, command: str | None = None) -> Way:
         "targets": None if manifest.targets is None else manifest.targets.fingerprint,
         "model": to_dict(manifest.model),
         "model_output": to_dict(manifest.model_output),
-        "checkpoints": len(manifest.checkpoints),
+        "reference_sets": min(len(manifest.checkpoints), REFERENCE_SETS),
         "rows": [store.n_train, store.n],
         "recipe": None if run is None else to_dict(replace(run.spec.recipe, checkpoints=0)),
         "command": command,
@@ -160,37 +164,53 @@ def wanted_models(store: Store, request: Request) -> list[Wanted]:
     return wanted
 
 
-def measured(store: Store, request: Request, row: int | None = None) -> Measured | None:
-    """What the retrained models of a request say about a row (its target if None); None while no seed is finished."""
-    row = request.target if row is None else row
-    if row is None:
-        return None
-    retrained, way = Retrained(store.path), way_of(store, request.command)
-    n = store.n_train
-    without, everything = kept_without(n, request.rows), np.ones(n, dtype=bool)
+class Measurements:
+    """The retrained models of a store, each read once; opened anew to see what has been added since."""
 
-    def found(kept: np.ndarray, seed: int) -> RetrainedModel | None:
-        key = model_key(way.digest, kept, seed)
-        return retrained.read(key) if retrained.has(key) else None
+    def __init__(self, store: Store) -> None:
+        self.store, self.retrained = store, Retrained(store.path)
+        self._ways: dict[str | None, Way] = {}
+        self._models: dict[str, RetrainedModel] = {}
 
-    pairs = [(found(everything, seed), found(without, seed)) for seed in range(request.seeds)]
-    both = [(a, b) for a, b in pairs if a is not None and b is not None]
-    if not both:
-        return None
-    changes = tuple(float(b.f[row] - a.f[row]) for a, b in both)
-    drawn = []
-    for seed, (control, _) in enumerate(pairs if request.random_control else []):
-        other = found(kept_without(n, random_rows(n, len(set(request.rows)), seed)), seed)
-        if control is not None and other is not None:
-            drawn.append(float(other.f[row] - control.f[row]))
-    return Measured(
-        change=float(np.mean(changes)),
-        deviation=float(np.std(changes, ddof=1)) if len(changes) > 1 else float("nan"),
-        changes=changes,
-        similarity_change=float(np.mean([b.similarity[row] - a.similarity[row] for a, b in both])),
-        control_f=float(np.mean([a.f[row] for a, _ in both])),
-        random=tuple(drawn),
-    )
+    def model(self, kept: np.ndarray, seed: int, command: str | None = None) -> RetrainedModel | None:
+        """The model trained on these pairs with this seed; None when it is not there yet."""
+        if command not in self._ways:
+            self._ways[command] = way_of(self.store, command)
+        key = model_key(self._ways[command].digest, kept, seed)
+        if key not in self._models and self.retrained.has(key):
+            self._models[key] = self.retrained.read(key)
+        return self._models.get(key)
+
+    def of(self, request: Request, row: int | None = None) -> Measured | None:
+        """What a request's models say about a row (its target if None); None while no seed is finished."""
+        row = request.target if row is None else row
+        if row is None:
+            return None
+        n, command = self.store.n_train, request.command
+        without, everything = kept_without(n, request.rows), np.ones(n, dtype=bool)
+        both, drawn = [], []
+        for seed in range(request.seeds):
+            control = self.model(everything, seed, command)
+            if control is None:
+                continue
+            found = self.model(without, seed, command)
+            if found is not None:
+                both.append((control, found))
+            if request.random_control:
+                other = self.model(kept_without(n, random_rows(n, len(set(request.rows)), seed)), seed, command)
+                if other is not None:
+                    drawn.append(float(other.f[row] - control.f[row]))
+        if not both:
+            return None
+        changes = tuple(float(b.f[row] - a.f[row]) for a, b in both)
+        return Measured(
+            change=float(np.mean(changes)),
+            deviation=float(np.std(changes, ddof=1)) if len(changes) > 1 else float("nan"),
+            changes=changes,
+            similarity_change=float(np.mean([b.similarity[row] - a.similarity[row] for a, b in both])),
+            control_f=float(np.mean([a.f[row] for a, _ in both])),
+            random=tuple(drawn),
+        )
 
 
 def start(store: Store, request: Request) -> str:
@@ -235,8 +255,6 @@ def cancel(store: Store, job: str, *, wait_seconds: float = 0.0) -> None:
 
     A job whose process is gone is removed at once. With `wait_seconds`, return only when it is gone, or the time is up.
     """
-    import shutil
-
     retrained = Retrained(store.path)
     folder = retrained.job(job)
     if not folder.is_dir():
@@ -245,9 +263,10 @@ def cancel(store: Store, job: str, *, wait_seconds: float = 0.0) -> None:
     until = time.monotonic() + wait_seconds
     while retrained.is_running(job) and time.monotonic() < until:
         time.sleep(0.05)
-    if not retrained.is_running(job) and retrained.status(job).state != "waiting":
-        remove_partial(store, retrained.request(job))
-        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(StoreError):  # its own process may be removing it at this moment
+        if not retrained.is_running(job) and retrained.status(job).state != "waiting":
+            remove_partial(store, retrained.request(job))
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_partial(store: Store, request: Request) -> None:

@@ -5,6 +5,7 @@ another process is training is waited for.
 """
 
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -16,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.data import load_dataset
 from engine.fit import Pairs, fit
 from engine.live import reference_mask
 from engine.model_output import margins
 from engine.models import load_checkpoint, normalise, temperature
 from engine.progress import Report, silent
-from engine.retrain import Wanted, Way, recipe_for, remove_partial, wanted_models, way_of
-from engine.source import PairLoader, Source
+from engine.retrain import REFERENCE_SETS, Wanted, Way, recipe_for, remove_partial, wanted_models, way_of
+from engine.source import Pair, PairLoader, Source
 from stores.errors import ModelError, StoreError, TrakLensError
 from stores.retrained import Retrained, RetrainedModel, Status, model_key
 from stores.store import Store, open_store
@@ -41,15 +43,7 @@ class Retrainer:
         """Raises StoreError when the data set is no longer the one the store was built from."""
         self.store, self.way = store, way
         manifest = store.manifest
-        self.source = _source(store, way, report)
-        found = np.array([pair.example.id for pair in self.source.pairs])
-        if found.size != store.n or (found != np.asarray(store.examples.id[:])).any():
-            raise StoreError(
-                f"data set {manifest.dataset.root}",
-                "other pairs than when the store was built",
-                "the same pairs",
-                "Put the data set back, or build the store again.",
-            )
+        self.source = open_source(store, report)
         located = [(pair.root, pair.example) for pair in self.source.pairs]
         self.pairs = Pairs(located, manifest.model, report) if way.run is not None else None
         loader = PairLoader(self.source)
@@ -58,7 +52,8 @@ class Retrainer:
             pixels, tokens = self.pairs.pixels, self.pairs.tokens
             self._load = lambda start, stop: (pixels[start:stop], tokens[start:stop])
         captions, images = (np.asarray(x[:]) for x in (store.examples.caption, store.examples.image_id))
-        self.references = [np.asarray(store.array(m, "reference")[:]) for m in range(store.n_checkpoints)]
+        sets = min(store.n_checkpoints, REFERENCE_SETS)
+        self.references = [np.asarray(store.array(m, "reference")[:]) for m in range(sets)]
         self.keep = [torch.from_numpy(reference_mask(store.examples, captions, images, r)) for r in self.references]
 
     def train(self, wanted: Wanted, partial: Path, report: Report = silent) -> RetrainedModel:
@@ -80,8 +75,8 @@ class Retrainer:
     def measure(self, clip: nn.Module) -> tuple[np.ndarray, np.ndarray]:
         """f and cosine of every row: float32 [n] each.
 
-        f is the mean over the store's reference sets, embedded by this model and with its own scale, as the store's
-        f is the mean over its checkpoints.
+        f is the mean over the store's first reference sets, embedded by this model and with its own scale, as the
+        store's f is the mean over its checkpoints.
         """
         manifest, u, v = self.store.manifest, [], []
         for start in range(0, self.store.n, BATCH):
@@ -141,30 +136,44 @@ def _filled(part: str, values: dict[str, str]) -> str:
     return part
 
 
-def _source(store: Store, way: Way, report: Report) -> Source:
-    """The pairs in row order, read from where the data set was."""
-    manifest = store.manifest
-    spec = manifest.dataset
-    root = Path(spec.root)
-    if not root.exists():
-        raise StoreError(f"data set {root}", "nothing there", "the original pictures", "Put the data set back there.")
-    targets = Path(manifest.targets.root) if manifest.targets else None
-    if way.run is not None:
-        return Source.open(root, run=way.run.path, targets=targets, report=report)
-    files = tuple(Path(c.path) if Path(c.path).is_absolute() else store.path / c.path for c in manifest.checkpoints)
-    source = Source.open(
-        root,
-        model="tiny",
-        checkpoints=files,
-        targets=targets,
-        reader=spec.reader,
-        text_column=spec.text_column,
-        caption_template=spec.caption_template,
-        sample=spec.sample,
-        seed=spec.seed,
-        report=report,
-    )
-    return replace(source, model=manifest.model)
+def open_source(store: Store, report: Report = silent) -> Source:
+    """The store's pairs in row order, read from where the data set was.
+
+    Raises StoreError when the data are gone or a pair of the store is no longer among them.
+    """
+    manifest, found = store.manifest, {}
+    datasets = []
+    for name, spec in (("dataset", manifest.dataset), ("targets", manifest.targets)):
+        if spec is None:
+            continue
+        root = Path(spec.root)
+        if not root.exists():
+            raise StoreError(
+                f"data set {root}", "nothing there", "the original pictures", "Put the data set back there."
+            )
+        dataset = load_dataset(
+            root,
+            reader=spec.reader,
+            text_column=spec.text_column,
+            caption_template=spec.caption_template,
+            sample=spec.sample,
+            seed=spec.seed,
+            progress=lambda done, total: report("checking pairs", done, total, ""),
+        )
+        datasets.append(dataset)
+        found |= {(name, example.id): Pair(example, dataset.root, name) for example in dataset.examples}
+    wanted = list(zip(store.examples.source[:], store.examples.id[:], strict=True))
+    missing = [id for source, id in wanted if (source, id) not in found]
+    if missing:
+        raise StoreError(
+            f"data set {manifest.dataset.root}",
+            f"{len(missing)} of the store's {store.n} pairs no longer there (the first is {missing[0]})",
+            "the same pictures and captions",
+            "Put the data set back, or build the store again.",
+        )
+    pairs = tuple(found[key] for key in wanted)
+    further = datasets[1] if len(datasets) > 1 else None
+    return Source(datasets[0], further, pairs, store.n_train, None, manifest.model, ())
 
 
 def train_models(
@@ -226,8 +235,6 @@ def work_on(store_path: Path, job: str) -> int:
 
 
 def _carry_out(store_path: Path, retrained: Retrained, job: str) -> int:
-    import shutil
-
     begun, written = time.time(), 0.0
     status = Status("running", started=begun, updated=begun)
     retrained.write_status(job, status)

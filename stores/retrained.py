@@ -26,6 +26,7 @@ from stores.atomic import write_bytes, write_json
 from stores.errors import StoreError
 from stores.layout import RETRAINED
 
+SECONDS_TO_BEGIN = 60.0
 FINISHED = ("done", "cancelled", "failed")
 
 
@@ -45,7 +46,8 @@ class Request:
     """A retraining somebody asked for: train without `rows`, `seeds` times, and controls beside it.
 
     `target` is the row whose output is in question; `choice` says in words how the rows were chosen; `command` is the
-    user's own training command for models this project did not train.
+    user's own training command for models this project did not train; `origin` is "asked", or "evaluate" for those of
+    an evaluation.
     """
 
     rows: tuple[int, ...]
@@ -54,6 +56,7 @@ class Request:
     choice: str = "chosen by hand"
     random_control: bool = True
     command: str | None = None
+    origin: str = "asked"
     created: float = 0.0
     predicted: dict[str, Any] = field(default_factory=dict)
 
@@ -154,11 +157,11 @@ class Retrained:
 
     # Jobs.
 
-    def add_job(self, request: Request) -> str:
-        """Write a request down; returns the id of the new job."""
-        job = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + uuid.uuid4().hex[:6]
+    def add_job(self, request: Request, job: str | None = None) -> str:
+        """Write a request down, under a new id or the given one; returns the id."""
+        job = job or time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + uuid.uuid4().hex[:6]
         folder = self.job(job)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "request.json", asdict(request))
         self.write_status(job, Status("waiting", updated=time.time()))
         return job
@@ -184,11 +187,16 @@ class Retrained:
     def status(self, job: str) -> Status:
         """How far a job is; one whose process has ended without a word is `interrupted`."""
         status = Status(**self._json(self.job(job) / "status.json"))
-        if status.state == "running" and not self.is_running(job):
+        if self._is_orphan(job, status):
             status = Status(**self._json(self.job(job) / "status.json"))  # it may have ended between the two looks
-            if status.state == "running":
+            if self._is_orphan(job, status):
                 return replace(status, state="interrupted")
         return status
+
+    def _is_orphan(self, job: str, status: Status) -> bool:
+        """Whether a job should have a process and has none; one that is to begin has a minute to do so."""
+        late = status.state == "waiting" and time.time() - status.updated > SECONDS_TO_BEGIN
+        return (status.state == "running" or late) and not self.is_running(job)
 
     def is_running(self, job: str) -> bool:
         """Whether a process holds the job."""

@@ -14,12 +14,7 @@ SPLIT_NAMES = {"all": "All", "train": "Training", "heldout": "Held-out"}
 
 def show(store: Store, view: View) -> None:
     """Draw the sidebar; picking a pair changes the URL."""
-    manifest = store.manifest
-    st.html(
-        '<div class="tl-brand">TrakLens</div><div class="tl-quiet">'
-        f"{text(_name(store))} · {store.n_train:,} training and {store.n_heldout:,} held-out pairs · "
-        f"{store.n_checkpoints} × {text(manifest.model.name)}</div>"
-    )
+    header(store)
     wanted = st.text_input(
         "Search captions",
         key="search",
@@ -56,6 +51,16 @@ def show(store: Store, view: View) -> None:
     pages = -(-found.total // PER_PAGE)
     if pages > 1:
         st.pagination(pages, key="page", max_visible_pages=5)
+
+
+def header(store: Store) -> None:
+    """What the store is, in two lines."""
+    manifest = store.manifest
+    st.html(
+        '<div class="tl-brand">TrakLens</div><div class="tl-quiet">'
+        f"{text(_name(store))} · {store.n_train:,} training and {store.n_heldout:,} held-out pairs · "
+        f"{store.n_checkpoints} × {text(manifest.model.name)}</div>"
+    )
 
 
 def _name(store: Store) -> str:

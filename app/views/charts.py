@@ -26,3 +26,128 @@ def score_distribution(edges: np.ndarray, counts: np.ndarray, method: str) -> go
     figure.update_xaxes(title=unit, zeroline=True, fixedrange=True)
     figure.update_yaxes(title="training pairs", type="log", fixedrange=True, dtick=1, exponentformat="power")
     return figure
+
+
+COLOURS = {"trak": UP, "clip": DOWN, "random": "#8a8f98", "greedy": "#7a4fc0", "graddot": "#2c9c74", "gradcos": "#9aa72b",
+           "influence": "#1aa0b5", "bm25": "#b3569c"}  # fmt: skip
+NAMES = {
+    "trak": "TRAK",
+    "clip": "CLIP similarity",
+    "clip_image": "CLIP, images",
+    "clip_text": "CLIP, captions",
+    "random": "random",
+    "greedy": "greedy",
+    "graddot": "gradient dot product",
+    "gradcos": "gradient cosine",
+    "influence": "influence function",
+    "bm25": "BM25 of captions",
+}
+
+
+def _frame(figure: go.Figure, height: int, x: str, y: str, legend: bool = True) -> go.Figure:
+    figure.update_layout(
+        height=height,
+        margin={"l": 0, "r": 0, "t": 8, "b": 0},
+        showlegend=legend,
+        dragmode=False,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    )
+    figure.update_xaxes(title=x, fixedrange=True)
+    figure.update_yaxes(title=y, fixedrange=True)
+    return figure
+
+
+def effect_curves(curves: dict[str, np.ndarray], k: int) -> go.Figure:
+    """Predicted change of f over the number of removed pairs, one line per choice; a line at k."""
+    figure = go.Figure()
+    for name, values in curves.items():
+        figure.add_scatter(
+            x=np.arange(1, values.size + 1), y=values, name=NAMES[name], mode="lines",
+            line={"color": COLOURS[name], "width": 2}, hovertemplate="%{x} removed: %{y:.2f}<extra></extra>",
+        )  # fmt: skip
+    figure.add_vline(x=k, line_dash="dot", line_color="#8a8f98")
+    return _frame(figure, 260, "training pairs removed", "predicted change of f")
+
+
+def prediction_and_measurement(
+    group: float, calibrated: float | None, interval: tuple[float, float] | None, changes, drawn
+) -> go.Figure:
+    """One row each: the prediction, its calibration with interval, the retrained models, the random control."""
+    figure = go.Figure()
+    if drawn:
+        _dots(figure, drawn, "as many at random", COLOURS["random"])
+    if changes:
+        _dots(figure, changes, "measured", COLOURS["trak"])
+    if interval is not None and calibrated is not None:
+        error = {"type": "data", "array": [interval[1] - calibrated], "arrayminus": [calibrated - interval[0]]}
+        figure.add_scatter(
+            x=[calibrated], y=["calibrated"], error_x=error, mode="markers", marker={"size": 11, "color": "#7a4fc0"}
+        )
+    figure.add_scatter(
+        x=[group], y=["predicted"], mode="markers", marker={"size": 11, "symbol": "diamond", "color": "#7a4fc0"}
+    )
+    figure.add_vline(x=0, line_color="#8a8f98", line_width=1)
+    return _frame(figure, 230, "change of f", "", legend=False)
+
+
+def _dots(figure: go.Figure, values, name: str, colour: str) -> None:
+    """Single seeds as dots, their mean as a bar."""
+    figure.add_scatter(x=list(values), y=[name] * len(values), mode="markers", marker={"size": 9, "color": colour},
+                       hovertemplate="one retraining: %{x:.2f}<extra></extra>")  # fmt: skip
+    figure.add_scatter(x=[float(np.mean(values))], y=[name], mode="markers", hovertemplate="mean: %{x:.2f}<extra></extra>",
+                       marker={"size": 22, "symbol": "line-ns", "line": {"width": 3, "color": colour}})  # fmt: skip
+
+
+def efficacy_over_cost(points: list[dict]) -> go.Figure:
+    """LDS over seconds, one line per method from one checkpoint to all."""
+    figure = go.Figure()
+    for method in dict.fromkeys(point["method"] for point in points):
+        own = [point for point in points if point["method"] == method]
+        figure.add_scatter(
+            x=[max(p["seconds"], 1e-3) for p in own], y=[p["mean"] for p in own], name=NAMES[method],
+            mode="lines+markers", line={"color": COLOURS.get(method), "width": 1},
+            error_y={"type": "data", "array": [p["hi"] - p["mean"] for p in own],
+                     "arrayminus": [p["mean"] - p["lo"] for p in own], "thickness": 1},
+            marker={"size": [7 + p["checkpoints"] for p in own]},
+            customdata=[p["checkpoints"] for p in own],
+            hovertemplate="%{customdata} checkpoints: %{y:.3f} in %{x:.1f} s<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(type="log")
+    return _frame(figure, 380, "seconds of computation (log scale)", "LDS (rank correlation)")
+
+
+def drops(table: dict) -> go.Figure:
+    """Drop of f over the number of removed pairs, one line per method with its interval."""
+    figure = go.Figure()
+    sizes = sorted(table, key=int)
+    for method in dict.fromkeys(name for k in sizes for name in table[k]):
+        own = [(int(k), table[k][method]) for k in sizes if method in table[k]]
+        figure.add_scatter(
+            x=[k for k, _ in own], y=[row["drop"] for _, row in own], name=NAMES[method], mode="lines+markers",
+            line={"color": COLOURS.get(method)},
+            error_y={"type": "data", "array": [row["hi"] - row["drop"] for _, row in own],
+                     "arrayminus": [row["drop"] - row["lo"] for _, row in own], "thickness": 1},
+        )  # fmt: skip
+    return _frame(figure, 300, "training pairs removed", "measured drop of f")
+
+
+def calibration(points: list[dict], predicted: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray):
+    """Measured over predicted change, the line and its 90 % band (all [n], sorted by predicted), the diagonal."""
+    figure = go.Figure()
+    band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    figure.add_scatter(x=predicted, y=low, **band)
+    figure.add_scatter(x=predicted, y=high, fill="tonexty", fillcolor="rgba(122,79,192,0.15)", **band)
+    figure.add_scatter(x=predicted, y=middle, mode="lines", name="calibrated", line={"color": "#7a4fc0"})
+    figure.add_scatter(
+        x=predicted, y=predicted, mode="lines", name="measured = predicted", line={"dash": "dot", "color": "#8a8f98"}
+    )
+    for method in dict.fromkeys(p["choice"].split()[0] for p in points):
+        own = [p for p in points if p["choice"].split()[0] == method]
+        figure.add_scatter(
+            x=[p["group"] for p in own], y=[p["measured"] for p in own], mode="markers",
+            name=NAMES.get(method, "by hand"), marker={"color": COLOURS.get(method, "#333"), "size": 7},
+            customdata=[[p["size"], p["seeds"]] for p in own],
+            hovertemplate="%{customdata[0]} removed, %{customdata[1]} retrainings<br>predicted %{x:.2f}, "
+            "measured %{y:.2f}<extra></extra>",
+        )  # fmt: skip
+    return _frame(figure, 380, "predicted change of f (group)", "measured change of f")

@@ -1,18 +1,17 @@
 """Explore: a pair, the training pairs that raised and lowered the models' match of it, and similarity beside it."""
 
-import base64
 from dataclasses import replace
 
 import streamlit as st
 
 from app import caches
-from app.markup import notice, picture, ranked_card, target_card, text
-from app.state import METHODS, TOPS, View, follow_url, go_to, read_view, write_view
+from app.markup import notice, target_card, text
+from app.state import METHODS, TOPS, View, follow_url, read_view, write_view
 from app.views import ask, browse
+from app.views.cards import ranked_list
 from app.views.charts import score_distribution
-from engine.attribution import Ranked, Target, shared_rows
-from engine.data.images import thumbnail_of
-from stores.errors import TrakLensError
+from app.views.target import chosen_target, resolved
+from engine.attribution import Target, shared_rows
 from stores.store import Store
 
 METHOD_NAMES = {"trak": "Influential (TRAK)", "clip": "Similar (CLIP)", "both": "Side by side"}
@@ -39,14 +38,14 @@ takes the training caption nearest to it. With *rather than*, *f* is the differe
 
 def show(store: Store) -> None:
     """Draw the page for the view in the URL."""
-    view, problem = _resolved(store, read_view())
+    view, problem = resolved(store, read_view())
     follow_url(view)
     with st.sidebar:
         browse.show(store, view)
     with st.container():  # always there, so that what follows keeps its place and its state
         if problem:
             notice(problem, kind="error")
-        target, image, chips = _target(store, view)
+        target, image, chips = chosen_target(store, view)
     st.html(target_card(target, image, chips, store.distinct))
     with st.container():
         _recorded(store, target)
@@ -71,44 +70,6 @@ def show(store: Store) -> None:
     _rankings(store, target, view)
     with st.expander("What do these numbers mean?", icon=":material/help:"):
         st.markdown(EXPLANATION)
-
-
-def _resolved(store: Store, view: View) -> tuple[View, str | None]:
-    """The view with a pair that exists, and what was wrong with the one asked for."""
-    first = str(store.examples.id[caches.first_row(store)]) if view.id is None else None
-    if first is not None:
-        return replace(view, id=first), None
-    try:
-        store.examples.row_of(str(view.id))
-    except TrakLensError:
-        fallback = str(store.examples.id[caches.first_row(store)])
-        message = f"This store has no pair {str(view.id)[:64]!r}. Showing another one; pick yours from the list."
-        return replace(view, id=fallback, caption=None, contrast=None), message
-    return view, None
-
-
-def _target(store: Store, view: View) -> tuple[Target, str, tuple[str, ...]]:
-    """The target, the address of its picture, and what to say about it in chips."""
-    row = store.examples.row_of(str(view.id))
-    stored_image = picture(row, caches.stamp(store.path), "large")
-    upload = ask.current_upload()
-    split = "training pair" if row < store.n_train else "held-out pair"
-    try:
-        if upload is not None:
-            target = caches.ask(store, str(view.id), upload.image, upload.caption, upload.contrast)
-            chips = ("your image",) if upload.caption else ("your image", "nearest training caption")
-            return target, _data_url(upload.image), chips
-        if view.caption or view.contrast:
-            target = caches.ask(store, str(view.id), None, view.caption, view.contrast)
-            return target, stored_image, (f"image of a {split}",) + (("your caption",) if view.caption else ())
-    except TrakLensError as error:
-        notice(str(error), kind="error")
-    return caches.target_of(store, row), stored_image, (split,)
-
-
-def _data_url(image: bytes) -> str:
-    """A visitor's picture for the page: decoded and made small, so that nothing of theirs is passed on as it came."""
-    return "data:image/webp;base64," + base64.b64encode(thumbnail_of(image)).decode()
 
 
 def _recorded(store: Store, target: Target) -> None:
@@ -144,8 +105,10 @@ def _rankings(store: Store, target: Target, view: View) -> None:
         with column:
             title, unit = HEADINGS[(method, end)]
             st.html(f'<div class="tl-head">{title}</div><div class="tl-quiet">{unit}</div>')
-            with st.container(gap="xxsmall"):
-                _list(store, target, pairs, largest[method], f"{place}", mark, MARKS[method])
+            chips: dict[int, tuple[str, ...]] = dict.fromkeys(mark, (MARKS[method],))
+            if target.row is not None:
+                chips[target.row] = ("this pair itself", *chips.get(target.row, ()))
+            ranked_list(store, pairs, key=f"{place}", largest=largest[method], chips=chips, picked=view.picked)
     shown = "clip" if view.method == "clip" else "trak"
     st.html('<div class="tl-head">All training pairs</div>')
     edges, counts = caches.histogram_of(store, target, shown)
@@ -155,17 +118,3 @@ def _rankings(store: Store, target: Target, view: View) -> None:
         key="distribution",
         alt="Histogram of the scores of all training pairs",
     )
-
-
-def _list(
-    store: Store, target: Target, pairs: tuple[Ranked, ...], largest: float, column: str, shared: set[int], mark: str
-) -> None:
-    version = caches.stamp(store.path)
-    if not pairs:
-        st.html('<div class="tl-quiet">No training pair does.</div>')
-    for place, pair in enumerate(pairs, start=1):
-        chips = ("this pair itself",) if pair.row == target.row else ()
-        chips += (mark,) if pair.row in shared else ()
-        with st.container(key=f"card-rank-{column}-{place}"):
-            st.html(ranked_card(pair, place, largest, version, chips=chips))
-            st.button(f"Open pair {pair.row}", key=f"open-{column}-{place}", on_click=go_to, args=(pair.id,))

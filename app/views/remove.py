@@ -1,0 +1,162 @@
+"""Remove: choose training pairs, see the predicted effect on the target and on others, check it by retraining."""
+
+from dataclasses import replace
+
+import numpy as np
+import streamlit as st
+
+from app import caches
+from app.markup import notice, number, target_card, text
+from app.state import CHOICES, View, drop_picked, read_view, write_view
+from app.views import ask, browse, retraining
+from app.views.cards import ranked_list
+from app.views.charts import effect_curves
+from app.views.target import chosen_target, resolved
+from engine.attribution import Target, ranked
+from engine.whatif import Prediction, collateral, most_removable, predict
+from stores.store import Store
+
+CHOICE_NAMES = {
+    "trak": "Top proponents",
+    "greedy": "Most damaging set",
+    "clip": "Most similar",
+    "random": "At random",
+    "picked": "Picked by hand",
+}
+CHOICE_HELP = {
+    "trak": "the pairs with the highest attribution to this target",
+    "greedy": "chosen one after the other, each the one whose removal on top of the others is predicted to do most",
+    "clip": "the pairs most similar to the target, by CLIP's own embeddings",
+    "random": "drawn from all training pairs: what removing this many does anyway",
+    "picked": "the pairs you picked here or on the Explore page",
+}
+EXPLANATION = """
+**Predicted change of f.** The model output *f* is the log odds that image and caption find each other; −1 divides the
+odds by 2.7. The *group* prediction takes all chosen pairs out at once, so that near-duplicates cannot stand in for one
+another; the *additive* one is the plain sum of their scores, and is usually too small.
+
+**Interval.** Predictions are in units of *f*, but not yet to scale. Finished retrainings of this store give slope and
+spread; nine of ten new retrainings should fall inside the interval. Without enough of them no interval is shown.
+
+**Retrain to check** trains new models without these pairs, as many as you choose seeds, beside models trained on
+everything and models without as many pairs drawn at random. A single retraining is noise: look at several.
+"""
+
+
+def show(store: Store) -> None:
+    """Draw the page for the view in the URL."""
+    view, problem = resolved(store, read_view())
+    with st.sidebar:
+        browse.show(store, view)
+    with st.container():
+        if problem:
+            notice(problem, kind="error")
+        target, image, chips = chosen_target(store, view)
+    st.html(target_card(target, image, chips, store.distinct))
+    with st.container():
+        ask.way_back(view)
+    view = _choice(store, view)
+    write_view(view)
+    rows = _rows(store, target, view)
+    if not rows.size:
+        notice(
+            "Nothing is picked yet. Press “Pick” beside pairs below, or on the Explore page."
+            if view.choice == "picked"
+            else "This target has no such training pair. Choose another way to remove."
+        )
+        if view.choice == "picked":
+            _to_pick(store, target, view)
+        return
+    removal = caches.removal_of(store, tuple(int(row) for row in rows))
+    prediction = predict(target, removal, caches.calibration_of(store)[0])
+    left, right = st.columns([2, 3], gap="medium")
+    with left:
+        _prediction(store, target, rows, prediction)
+    with right:
+        st.html('<div class="tl-head">How many would it take?</div>')
+        most = max(len(rows), min(most_removable(store), 4 * len(rows)))
+        st.plotly_chart(
+            effect_curves(caches.curves_of(store, target, min(most, most_removable(store))), len(rows)),
+            config={"displayModeBar": False},
+            key="curves",
+            alt="Predicted change of f over the number of removed pairs, by TRAK, CLIP similarity and at random",
+        )
+    retraining.show(store, target, rows, f"{view.choice} {len(rows)}", prediction)
+    _collateral(store, removal, target)
+    with st.expander(f"The {len(rows):,} pairs that would go", icon=":material/delete_sweep:"):
+        found = _as_ranked(store, target, rows[:50])
+        ranked_list(store, found, key="removed", picked=view.picked)
+        if len(rows) > 50:
+            st.html(f'<div class="tl-quiet">and {len(rows) - 50:,} more</div>')
+    with st.expander("What do these numbers mean?", icon=":material/help:"):
+        st.markdown(EXPLANATION)
+
+
+def _choice(store: Store, view: View) -> View:
+    """The widgets that say what to remove."""
+    most = most_removable(store)
+    default = min(most, view.k or max(1, round(0.02 * store.n_train)))
+    names = {**CHOICE_NAMES, "picked": f"Picked by hand ({len(view.picked)})"}
+    choice = st.segmented_control(
+        "Remove", CHOICES, default=view.choice, required=True, format_func=names.__getitem__, key="choice"
+    )
+    st.html(f'<div class="tl-quiet">{CHOICE_HELP[str(choice)]}</div>')
+    k = view.k
+    if choice == "picked":
+        st.button("Pick none", icon=":material/close:", on_click=drop_picked, disabled=not view.picked)
+    else:
+        k = int(st.slider("How many", 1, most, default, key="k"))
+    return replace(view, choice=str(choice), k=k)
+
+
+def _rows(store: Store, target: Target, view: View) -> np.ndarray:
+    if view.choice == "picked":
+        return np.array([store.examples.row_of(id) for id in view.picked], dtype=np.int64)
+    return caches.chosen_rows(store, target, view.choice, view.k or 1)
+
+
+def _prediction(store: Store, target: Target, rows: np.ndarray, prediction: Prediction) -> None:
+    """The predicted change in large, its interval or why there is none."""
+    best = prediction.group if prediction.calibrated is None else prediction.calibrated
+    tone = "up" if best >= 0 else "down"
+    interval = (
+        f"90 % interval {number(prediction.interval[0])} to {number(prediction.interval[1])}"
+        if prediction.interval is not None
+        else prediction.why_no_interval
+    )
+    kind = "group, calibrated" if prediction.calibrated is not None else "group, not calibrated"
+    st.html(
+        f'<div class="tl-head">Without {len(rows):,} training {"pair" if len(rows) == 1 else "pairs"}</div>'
+        f'<div class="tl-big tl-{tone}-ink">{number(best)}</div>'
+        f'<div class="tl-quiet">predicted change of f ({kind}); f is now {number(target.f)}</div>'
+        f'<div class="tl-quiet">{text(str(interval))}</div>'
+        f'<div class="tl-quiet">group {number(prediction.group)} · additive {number(prediction.additive)}</div>'
+    )
+
+
+def _collateral(store: Store, removal, target: Target) -> None:
+    """Whom else the removal touches."""
+    falls, rises = collateral(store, removal, target, 5)
+    whom = "held-out" if store.n_heldout else "training"
+    for column, title, pairs, key in zip(
+        st.columns(2, gap="medium"),
+        (f"Other {whom} pairs that would suffer most", f"Other {whom} pairs that would gain most"),
+        (falls, rises),
+        ("falls", "rises"),
+        strict=True,
+    ):
+        with column:
+            st.html(
+                f'<div class="tl-head">{title}</div><div class="tl-quiet">predicted change of their f (group)</div>'
+            )
+            ranked_list(store, pairs, key=key, empty="None would.")
+
+
+def _as_ranked(store: Store, target: Target, rows: np.ndarray):
+    scores = store.influence.scores(target.influence_query, rows)
+    return [ranked(store, int(row), float(score)) for row, score in zip(rows, scores, strict=True)]
+
+
+def _to_pick(store: Store, target: Target, view: View) -> None:
+    st.html('<div class="tl-head">Top proponents</div>')
+    ranked_list(store, caches.ranking_of(store, target, "trak", 20).proponents, key="topick", picked=view.picked)

@@ -1,0 +1,171 @@
+"""How far the attributions of a store can be trusted, measured by retraining: `traklens evaluate`.
+
+What needs many retrained models is computed once: the models are kept in the store, an interrupted evaluation goes on,
+and one with more subsets or targets adds to what is there. The outcome is kept as evaluation.json.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from engine import leave_k_out
+from engine.baselines import METHODS, scores_of
+from engine.calibration import points, summary
+from engine.lds import bootstrap, lds, thresholded_lds
+from engine.progress import Report, silent
+from engine.retrain import way_of
+from engine.subsets import MOST_SUBSETS, measured_subsets, subset_models
+from engine.whatif import most_removable
+from stores.atomic import write_json
+from stores.errors import StoreError, UsageError
+from stores.layout import EVALUATION
+from stores.store import Store
+
+DEFAULT_METHODS = ("trak", "clip", "graddot", "gradcos", "influence", "bm25", "random")
+BY_GRADIENTS = ("trak", "graddot", "gradcos", "influence")
+BY_EMBEDDINGS = ("clip", "clip_image", "clip_text")
+
+
+def evaluate(
+    store: Store,
+    *,
+    subsets: int = 32,
+    repeats: int = 1,
+    targets: int = 100,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    leave_out: Sequence[int] = (),
+    removal_targets: int = 16,
+    removal_methods: Sequence[str] = ("trak", "clip", "random"),
+    seeds: int = 3,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Train what is missing, then LDS per method, leave-k-out and calibration; keeps and returns the outcome.
+
+    `subsets` random halves with `repeats` models each; `targets` held-out pairs, or all where there are fewer;
+    `leave_out` sizes k removed for each of `removal_targets` targets and each removal method, `seeds` retrainings each.
+    Raises UsageError for values out of range, StoreError when the store's models cannot be retrained.
+    """
+    for name, value, least, most in (
+        ("--subsets", subsets, 4, MOST_SUBSETS),
+        ("--repeats", repeats, 1, 16),
+        ("--targets", targets, 1, 100_000),
+        ("--removal-targets", removal_targets, 1, 100_000),
+        ("--seeds", seeds, 1, 32),
+    ):
+        if not least <= value <= most:
+            raise UsageError(name, str(value), f"{least} to {most}", "Choose a value in between.")
+    for k in leave_out:
+        if not 1 <= k <= most_removable(store):
+            raise UsageError("--leave-k-out", str(k), f"1 to {most_removable(store):,}", "Choose a value in between.")
+    unknown = [m for m in methods if m not in METHODS] + [m for m in removal_methods if m not in leave_k_out.METHODS]
+    if unknown:
+        raise UsageError("--methods", unknown[0], ", ".join(leave_k_out.METHODS), "Choose among them.")
+    from engine.cost import seconds_per_pair  # torch only here: the app reads what was found without it
+    from engine.retrainer import train_models
+
+    train_models(store, subset_models(store, subsets, repeats), report=report)
+    rows = target_rows(store, targets)
+    outcome: dict[str, Any] = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
+    outcome |= {"subsets": subsets, "repeats": repeats, "targets": int(rows.size)}
+    outcome["lds"], outcome["lds_by_checkpoints"] = _lds(
+        store, rows, methods, subsets, repeats, seconds_per_pair(store), report
+    )
+    outcome["leave_k_out"] = _leave_k_out(store, rows[:removal_targets], removal_methods, leave_out, seeds, report)
+    outcome["calibration"] = summary(points(store))
+    write_json(store.path / EVALUATION, outcome)
+    return outcome
+
+
+def target_rows(store: Store, count: int) -> np.ndarray:
+    """The targets an evaluation looks at: held-out rows in a seeded order, training rows where none are held out."""
+    first = store.n_train if store.n_heldout else 0
+    rows = np.arange(first, store.n)
+    return np.random.default_rng([6, store.n]).permutation(rows)[:count]
+
+
+def kept_evaluation(store: Store) -> dict[str, Any] | None:
+    """What was found for this store; None when it was never evaluated. StoreError when the file is damaged."""
+    path = store.path / EVALUATION
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{path}", f"unreadable ({error})", "an evaluation", "Run `traklens evaluate` again."
+        ) from error
+
+
+def in_words(found: dict[str, Any]) -> list[str]:
+    """What an evaluation means, in plain sentences."""
+    names = {"trak": "TRAK", "clip": "CLIP similarity", "graddot": "the gradient dot product", "random": "chance"}
+    scores = {name: row["mean"] for name, row in found["lds"].items()}
+    others = {name: value for name, value in scores.items() if name != "trak"}
+    sentences = []
+    if "trak" in scores:
+        sentence = f"On this store TRAK predicts retrained models with rank correlation {scores['trak']:.2f}"
+        if others:
+            best = max(others, key=lambda name: others[name])
+            named = {best, "clip"} & set(others)
+            said = ", ".join(f"{names.get(name, name)} {others[name]:.2f}" for name in sorted(named, reverse=True))
+            apart = found["lds"]["trak"]["lo"] > found["lds"][best]["hi"]
+            verdict = "the intervals do not overlap" if apart else "the best of the others is within its interval"
+            sentence += f"; {said}: {verdict}"
+        sentences.append(sentence + ".")
+    calibration = found["calibration"]
+    if calibration.get("rank_correlation") is not None:
+        sentence = (
+            f"Over {calibration['removals']} removals checked by retraining, predicted and measured change have rank "
+            f"correlation {calibration['rank_correlation']:.2f}"
+        )
+        if calibration.get("interval_coverage") is not None:
+            sentence += f", and {calibration['interval_coverage']:.0%} of held-out ones fell inside the 90 % interval"
+        sentences.append(sentence + ".")
+    return sentences
+
+
+def _lds(
+    store: Store, rows: np.ndarray, methods: Sequence[str], subsets: int, repeats: int, cost, report: Report
+) -> tuple[dict, list]:
+    """Per method the score with all checkpoints, and a list of (method, checkpoints, seconds, mean) for the scatter."""
+    kept, f, _ = measured_subsets(store, way_of(store), subsets, repeats)
+    measured = f[:, rows]
+    table: dict[str, Any] = {}
+    scatter: list[dict[str, Any]] = []
+    for place, method in enumerate(methods):
+        report("scoring", place, len(methods), method)
+        by_models = method in (*BY_GRADIENTS, *BY_EMBEDDINGS)
+        counts = [m for m in (1, 2, 4, 8, 16) if m < store.n_checkpoints] if by_models else []
+        for m in [*counts, store.n_checkpoints]:
+            scored = scores_of(store, method, rows, checkpoints=m)
+            per_pair = cost.gradient if method in BY_GRADIENTS else cost.embedding if by_models else 0.0
+            seconds = per_pair * (store.n_train + rows.size) * m + scored.seconds
+            values, share = thresholded_lds(scored.scores, kept, measured)
+            interval = bootstrap(values)
+            scatter.append({"method": method, "checkpoints": m, "seconds": seconds} | asdict(interval))
+            if m == store.n_checkpoints:
+                plain = bootstrap(lds(scored.scores, kept, measured))
+                table[method] = asdict(interval) | {
+                    "seconds": seconds,
+                    "keep_share": share,
+                    "without_threshold": asdict(plain),
+                }
+    report("scoring", len(methods), len(methods), "")
+    return table, scatter
+
+
+def _leave_k_out(store: Store, rows, methods, sizes: Sequence[int], seeds: int, report: Report) -> dict:
+    """Train the removals that are asked for; report all that the store holds."""
+    from engine.retrain import history, wanted_models
+    from engine.retrainer import train_models
+
+    wanted = leave_k_out.requests(store, rows, methods, sizes, seeds) if sizes else []
+    models = [model for request in wanted for model in wanted_models(store, request)]
+    train_models(store, sorted(models, key=lambda model: model.seed), report=report)
+    leave_k_out.keep_requests(store, wanted)
+    done = [request for _, request, _ in history(store) if request.origin == "evaluate"]
+    return leave_k_out.drops(store, done)

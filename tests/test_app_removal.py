@@ -1,0 +1,167 @@
+"""The Remove and Evaluate pages without a browser: what they show, and that they import no torch to do so."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import markup
+from app.caches import STORE_VARIABLE
+from engine.attribution import stored_target
+from engine.removal import remove
+from engine.retrain import wanted_models, way_of
+from engine.whatif import choose, collateral
+from stores.layout import EVALUATION
+from stores.retrained import Request, Retrained, RetrainedModel, Status, model_key
+from stores.store import Store, open_store
+
+
+def _remove() -> None:
+    from app.caches import current_store
+    from app.views import remove
+
+    remove.show(current_store())
+
+
+def _evaluate() -> None:
+    from app.caches import current_store
+    from app.views import evaluate
+
+    evaluate.show(current_store())
+
+
+def _html(at: AppTest) -> str:
+    assert not at.exception
+    return "\n".join(element.proto.body for element in at.get("html"))
+
+
+@pytest.fixture
+def store(tiny_demo, tmp_path, monkeypatch) -> Store:
+    for name in ("run", "store"):
+        shutil.copytree(tiny_demo / name, tmp_path / name)
+    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "store"))
+    return open_store(tmp_path / "store")
+
+
+@pytest.fixture
+def at(store) -> AppTest:
+    at = AppTest.from_function(_remove, default_timeout=60)
+    at.query_params.update({"id": str(store.examples.id[store.n - 1]), "k": "6"})
+    return at
+
+
+def _measure(store: Store, request: Request, change: float) -> None:
+    """Put measurements in place as if the models had been trained: f falls by `change`, more or less, without the rows."""
+    retrained, way = Retrained(store.path), way_of(store)
+    rng = np.random.default_rng(0)
+    for wanted in wanted_models(store, request):
+        base = rng.standard_normal(store.n).astype(np.float32) * 0.1
+        without = not wanted.kept[list(request.rows)].any()
+        model = RetrainedModel(wanted.kept, wanted.seed, base + (change if without else 0), base, 1.0)
+        retrained.write(model_key(way.digest, wanted.kept, wanted.seed), way.digest, model)
+
+
+def test_the_remove_page_predicts_shows_collateral_and_says_why_there_is_no_interval(at, store):
+    at.run()
+    shown = _html(at)
+    target = stored_target(store, store.n - 1)
+    rows = choose(store, target, "trak", 6)
+    removal = remove(store, rows)
+    assert "Without 6 training pairs" in shown
+    assert markup.number(removal.effect(target.influence_query)) in shown
+    assert markup.number(removal.effect(target.influence_query, "additive")) in shown
+    assert "No interval yet" in shown
+    falls, rises = collateral(store, removal, target, 5)
+    assert falls
+    for pair in (*falls, *rises):
+        assert markup.number(pair.score) in shown
+    assert [button.label for button in at.button if button.key == "retrain"] == ["Retrain to check"]
+
+
+def test_the_url_says_what_is_removed_and_pairs_can_be_picked_by_hand(at, store):
+    at.query_params["choice"] = "picked"
+    at.run()
+    assert "Nothing is picked yet" in _html(at)
+    at.button(key="pick-topick-2").click().run()
+    target = stored_target(store, store.n - 1)
+    second = int(choose(store, target, "trak", 2)[1])
+    assert at.query_params["pick"] == str(store.examples.id[second])
+    assert "Without 1 training pair<" in _html(at)
+    at.query_params.update({"pick": "0000000000000000," + str(store.examples.id[3]), "choice": "picked"})
+    at.run()
+    assert "Without 1 training pair<" in _html(at)
+
+
+def test_a_finished_retraining_is_shown_beside_its_prediction_and_in_the_history(at, store):
+    target = store.n - 1
+    rows = tuple(int(row) for row in choose(store, stored_target(store, target), "trak", 6))
+    request = Request(rows=rows, seeds=2, target=target, choice="trak 6", predicted={"group": -1.0})
+    _measure(store, request, -2.5)
+    retrained = Retrained(store.path)
+    retrained.write_status(retrained.add_job(request), Status("done", 6, 6))
+    at.run()
+    shown = _html(at)
+    assert "Measured with 2 seeds" in shown
+    assert "as many at random" in shown
+    assert ">trak 6</bdi>" in shown
+    assert any("History of retrainings (1)" in element.label for element in at.expander)
+
+
+def test_enough_retrainings_give_an_interval(at, store):
+    retrained = Retrained(store.path)
+    for target in range(store.n_train, store.n_train + 14):
+        rows = tuple(int(row) for row in choose(store, stored_target(store, target), "trak", 5))
+        request = Request(rows=rows, seeds=1, target=target, choice="trak 5", random_control=False, origin="evaluate")
+        _measure(store, request, -2.0)
+        retrained.write_status(retrained.add_job(request), Status("done", 2, 2))
+    at.run()
+    shown = _html(at)
+    assert "90 % interval" in shown
+    assert "calibrated" in shown
+    page = AppTest.from_function(_evaluate, default_timeout=60).run()
+    assert "14 removals. Slope" in _html(page)
+
+
+def test_an_interrupted_retraining_can_be_gone_on_with_or_discarded(at, store):
+    target = store.n - 1
+    rows = tuple(int(row) for row in choose(store, stored_target(store, target), "trak", 6))
+    retrained = Retrained(store.path)
+    job = retrained.add_job(Request(rows=rows, seeds=2, target=target, choice="trak 6"))
+    retrained.write_status(job, Status("running", 1, 6))
+    at.run()
+    assert "Interrupted after 1 of 6 models" in _html(at)
+    at.button(key=f"discard-{job}").click().run()
+    assert retrained.jobs() == []
+    assert "Interrupted" not in _html(at)
+
+
+def test_the_evaluate_page_names_the_command_until_there_is_something_to_show(store):
+    page = AppTest.from_function(_evaluate, default_timeout=60).run()
+    assert "traklens evaluate" in _html(page)
+    row = {"mean": 0.31, "lo": 0.28, "hi": 0.34, "seconds": 12.0, "keep_share": 0.1}
+    row["without_threshold"] = {"mean": 0.25, "lo": 0.2, "hi": 0.3}  # type: ignore[assignment]
+    found = {
+        "subsets": 32, "repeats": 1, "targets": 16, "lds": {"trak": row, "clip": row | {"mean": 0.1, "hi": 0.12}},
+        "lds_by_checkpoints": [{"method": "trak", "checkpoints": 2, "seconds": 1.0, "mean": 0.31, "lo": 0.28, "hi": 0.34}],
+        "leave_k_out": {}, "calibration": {"removals": 0, "slope": None},
+    }  # fmt: skip
+    (store.path / EVALUATION).write_text(json.dumps(found))
+    shown = _html(AppTest.from_function(_evaluate, default_timeout=60).run())
+    assert "rank correlation 0.31; CLIP similarity 0.10: the intervals do not overlap" in shown
+    assert "0.280 to 0.340" in shown
+
+
+def test_the_pages_import_no_torch(store):
+    code = (
+        "import sys; from streamlit.testing.v1 import AppTest\n"
+        "from tests.test_app_removal import _evaluate, _remove\n"
+        "for page in (_remove, _evaluate):\n"
+        "    at = AppTest.from_function(page, default_timeout=60).run(); assert not at.exception\n"
+        "assert 'app.views.remove' in sys.modules\n"
+        "sys.exit('torch' in sys.modules and 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

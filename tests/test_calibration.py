@@ -1,0 +1,78 @@
+"""Calibration: intervals hold what they promise on data whose truth is known."""
+
+import numpy as np
+import pytest
+
+from engine.calibration import LEAST_POINTS, Point, fit, held_out_coverage, summary
+
+
+def _linear(rng: np.random.Generator, n: int, slope: float = 1.6, noise: float = 0.5, growth: float = 0.3):
+    """Predicted changes, mostly losses, and measurements whose spread grows with the prediction."""
+    x = -rng.gamma(1.5, 1.5, size=n)
+    return x, slope * x + rng.standard_normal(n) * np.sqrt(noise**2 + (growth * x) ** 2)
+
+
+@pytest.mark.parametrize(("noise", "growth"), [(0.5, 0.3), (0.5, 0.0), (0.05, 0.5)])
+def test_intervals_cover_nine_of_ten_new_cases_on_linear_data(noise, growth):
+    rng = np.random.default_rng(0)
+    inside = []
+    for _ in range(60):
+        x, y = _linear(rng, 60, noise=noise, growth=growth)
+        calibration = fit(x, y)
+        assert calibration is not None
+        new, truth = _linear(rng, 200, noise=noise, growth=growth)
+        _, low, high = calibration.predict(new)
+        inside.append(((truth >= low) & (truth <= high)).mean())
+    assert 0.87 < np.mean(inside) < 0.94
+
+
+def test_the_slope_of_noisy_lines_is_found_without_bias():
+    rng = np.random.default_rng(1)
+    slopes = [found.slope for found in (fit(*_linear(rng, 80, slope=2.5)) for _ in range(40)) if found]
+    assert np.mean(slopes) == pytest.approx(2.5, abs=0.05)
+
+
+def test_an_exact_line_is_reproduced_with_a_narrow_interval():
+    x = np.linspace(-4, 1, 30)
+    calibration = fit(x, 0.5 * x)
+    assert calibration is not None
+    middle, low, high = calibration.predict(-2.0)
+    assert middle == pytest.approx(-1.0)
+    assert high - low < 1e-3
+
+
+def test_too_few_removals_give_no_calibration():
+    x, y = _linear(np.random.default_rng(2), LEAST_POINTS - 1)
+    assert fit(x, y) is None
+    assert fit(*_linear(np.random.default_rng(2), LEAST_POINTS)) is not None
+
+
+def test_predictions_that_are_all_zero_do_not_break_it():
+    calibration = fit(np.zeros(20), np.random.default_rng(3).standard_normal(20))
+    assert calibration is not None
+    _, low, high = calibration.predict(0.0)
+    assert low < 0 < high
+
+
+def _points(n: int) -> list[Point]:
+    x, y = _linear(np.random.default_rng(4), n)
+    return [
+        Point(i // 3, 10, "trak 10", float(a), float(a) / 5, float(b), 0.5, 4)
+        for i, (a, b) in enumerate(zip(x, y, strict=True))
+    ]
+
+
+def test_coverage_is_judged_on_targets_that_were_left_out():
+    coverage = held_out_coverage(_points(150))
+    assert coverage is not None
+    assert 0.85 <= coverage <= 0.95
+    assert held_out_coverage(_points(6)) is None
+
+
+def test_the_summary_compares_group_additive_and_calibrated_errors():
+    found = summary(_points(90))
+    errors = found["mean_absolute_error"]
+    assert errors["calibrated"] < errors["group"] < errors["additive"]
+    assert found["removals"] == len(found["points"]) == 90
+    assert found["rank_correlation"] == pytest.approx(found["rank_correlation_additive"])
+    assert summary([]) == {"removals": 0, "slope": None}

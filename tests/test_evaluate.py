@@ -1,0 +1,190 @@
+"""LDS, baselines and the evaluation as a whole, each against a slow and obvious version."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from typer.testing import CliRunner
+
+from engine.attribution import soft_threshold
+from engine.baselines import METHODS, scores_of
+from engine.cli import app
+from engine.evaluate import evaluate, in_words, kept_evaluation, target_rows
+from engine.lds import bootstrap, lds, thresholded_lds
+from engine.subsets import random_subset
+from stores.errors import UsageError
+from stores.store import Store, open_store
+
+
+@pytest.fixture(scope="module")
+def store(tiny_store) -> Store:
+    return open_store(tiny_store)
+
+
+def test_lds_equals_the_rank_correlation_target_by_target():
+    rng = np.random.default_rng(0)
+    scores, kept = rng.standard_normal((5, 40)), rng.random((20, 40)) < 0.5
+    f = rng.standard_normal((20, 5))
+    expected = np.array([spearmanr(kept @ scores[t], f[:, t])[0] for t in range(5)], dtype=np.float64)
+    np.testing.assert_allclose(lds(scores, kept, f), expected, atol=1e-6)
+
+
+def test_lds_of_a_linear_world_is_one_and_of_constant_scores_zero():
+    rng = np.random.default_rng(1)
+    scores, kept = rng.standard_normal((7, 50)), rng.random((30, 50)) < 0.5
+    np.testing.assert_allclose(lds(scores, kept, kept @ scores.T), 1.0)
+    np.testing.assert_array_equal(lds(np.zeros((7, 50)), kept, kept @ scores.T), 0.0)
+
+
+def test_a_soft_threshold_is_chosen_on_other_targets():
+    """Few scores matter and the rest is noise: the threshold that is offered helps, and is found."""
+    rng = np.random.default_rng(2)
+    truth = np.zeros((60, 400))
+    for row in truth:
+        row[rng.choice(400, size=4, replace=False)] = rng.standard_normal(4) * 3
+    kept = rng.random((40, 400)) < 0.5
+    noisy = truth + rng.standard_normal(truth.shape) * 0.5
+    values, share = thresholded_lds(noisy, kept, kept @ truth.T)
+    assert values.mean() > lds(noisy, kept, kept @ truth.T).mean() + 0.1
+    assert share <= 0.05
+
+
+def test_the_bootstrap_interval_brackets_the_mean():
+    values = np.random.default_rng(3).standard_normal(200) + 1
+    found = bootstrap(values)
+    assert found.lo < found.mean < found.hi
+    assert found.hi - found.lo == pytest.approx(2 * 1.96 / np.sqrt(200), rel=0.25)
+    assert np.isnan(bootstrap(np.array([])).mean)
+
+
+def _slow(store: Store, method: str, target: int, i: int) -> float:
+    """One score, pair by pair, as the definitions read."""
+    found = []
+    train = slice(0, store.n_train)
+    mean_q = np.mean([store.row(m, "q", i) for m in range(store.n_checkpoints)])
+    for m in range(store.n_checkpoints):
+        phi = np.asarray(store.array(m, "phi")[:], dtype=np.float64)
+        q = np.asarray(store.array(m, "q")[:], dtype=np.float64)
+        u, v = (np.asarray(store.array(m, name)[:]) for name in ("image_embedding", "text_embedding"))
+        a, b = phi[target], phi[i]
+        gram = phi[train].T @ phi[train]
+        if method == "influence":
+            gram = (phi[train] * (q * (1 - q))[train, None]).T @ phi[train]
+        gram += store.manifest.score.damping * np.trace(gram) / len(gram) * np.eye(len(gram))
+        found.append(
+            {
+                "trak": a @ np.linalg.solve(gram, b) * mean_q,
+                "influence": a @ np.linalg.solve(gram, b) * q[i],
+                "graddot": a @ b * q[i],
+                "gradcos": a @ b / np.linalg.norm(a) / np.linalg.norm(b),
+                "clip": (u[target] @ u[i] + v[target] @ v[i]) / 2,
+                "clip_image": u[target] @ u[i],
+                "clip_text": v[target] @ v[i],
+            }[method]
+        )
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("method", ["trak", "influence", "graddot", "gradcos", "clip", "clip_image", "clip_text"])
+def test_each_baseline_equals_its_definition_pair_by_pair(store, method):
+    rows = np.array([store.n - 1, 2])
+    found = scores_of(store, method, rows).scores
+    assert found.shape == (2, store.n_train)
+    for i in (0, 11, store.n_train - 1):
+        for t in (0, 1):
+            assert found[t, i] == pytest.approx(_slow(store, method, int(rows[t]), i), rel=2e-3, abs=1e-5)
+
+
+def test_trak_scores_are_those_the_index_ranks_by(store):
+    query = np.concatenate([store.row(m, "phi", store.n - 1) for m in range(store.n_checkpoints)])
+    np.testing.assert_allclose(
+        scores_of(store, "trak", np.array([store.n - 1])).scores[0],
+        store.influence.scores(query),
+        rtol=2e-2,
+        atol=2e-4,
+    )
+
+
+def test_bm25_prefers_the_captions_own_words(store):
+    row = store.n - 1
+    scores = scores_of(store, "bm25", np.array([row])).scores[0]
+    words = set(str(store.examples.caption[row]).split())
+    shared = [len(words & set(str(c).split())) for c in store.examples.caption[: store.n_train]]
+    assert shared[int(scores.argmax())] == max(shared)
+
+
+def test_random_scores_are_the_same_every_time_and_unknown_methods_named(store):
+    rows = np.array([1, 2])
+    np.testing.assert_array_equal(scores_of(store, "random", rows).scores, scores_of(store, "random", rows).scores)
+    with pytest.raises(UsageError, match="tracinn"):
+        scores_of(store, "tracinn", rows)
+
+
+def test_subsets_are_halves_drawn_by_image_and_differ(store):
+    parts = [random_subset(store, j) for j in range(4)]
+    images = np.asarray(store.examples.image_id[: store.n_train])
+    for part in parts:
+        assert abs(part.mean() - 0.5) < 0.02
+        assert not set(images[part]) & set(images[~part])
+    assert len({part.tobytes() for part in parts}) == 4
+
+
+def test_soft_thresholding_keeps_the_order(store):
+    scores = scores_of(store, "trak", np.array([store.n - 1])).scores
+    kept = soft_threshold(scores, 0.2)[0]
+    best = np.argsort(-scores[0])[:5]
+    assert (np.argsort(-kept, kind="stable")[:5] == best).all()
+    assert (kept != 0).mean() == pytest.approx(0.2, abs=1.5 / store.n_train)
+
+
+def test_an_evaluation_fulfils_its_contract_and_trains_nothing_twice(tiny_demo, tmp_path):
+    for name in ("run", "store"):
+        shutil.copytree(tiny_demo / name, tmp_path / name)
+    path = tmp_path / "store"
+    arguments = [
+        "evaluate", str(path), "--subsets", "4", "--targets", "6", "--methods", "trak,clip,random", "--leave-k-out", "5",
+        "--removal-targets", "2", "--removal-methods", "trak,greedy,clip,random", "--seeds", "1", "--json",
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert set(found["lds"]) == {"trak", "clip", "random"}
+    for row in found["lds"].values():
+        assert -1 <= row["lo"] <= row["mean"] <= row["hi"] <= 1
+        assert row["seconds"] >= 0
+    assert {p["checkpoints"] for p in found["lds_by_checkpoints"] if p["method"] == "trak"} == {1, 2}
+    assert set(found["leave_k_out"]["5"]) == {"trak", "greedy", "clip", "random"}
+    assert found["leave_k_out"]["5"]["trak"]["targets"] == 2
+    assert found["calibration"]["removals"] == 8
+    store = open_store(path)
+    assert kept_evaluation(store) == found
+    assert "rank correlation" in " ".join(in_words(found))
+    models = {p: p.stat().st_mtime_ns for p in (path / "retrained" / "models").glob("*.npz")}
+    again = evaluate(
+        store, subsets=4, targets=6, methods=("trak", "clip", "random"), leave_out=(5,), removal_targets=2,
+        removal_methods=("trak", "greedy", "clip", "random"), seeds=1,
+    )  # fmt: skip
+    assert {p: p.stat().st_mtime_ns for p in (path / "retrained" / "models").glob("*.npz")} == models
+    assert again["leave_k_out"] == found["leave_k_out"]
+    assert store.verify() == []
+
+
+def test_values_out_of_range_are_named_before_anything_is_trained(store):
+    for arguments, message in (
+        ({"subsets": 1}, "--subsets"),
+        ({"targets": 0}, "--targets"),
+        ({"methods": ("trak", "nothing")}, "nothing"),
+        ({"leave_out": (10_000,)}, "--leave-k-out"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            evaluate(store, **arguments)  # type: ignore[arg-type]
+    assert not (store.path / "retrained").exists()
+
+
+def test_targets_are_held_out_pairs(store):
+    rows = target_rows(store, 5)
+    assert (rows >= store.n_train).all()
+    assert len(set(rows.tolist())) == 5
+    assert METHODS.keys() >= {"trak", "clip", "graddot", "influence", "bm25", "random"}

@@ -1,0 +1,296 @@
+"""Retraining in the background: what it measures, and that kills, cancels and neighbours leave nothing wrong behind."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.attribution import stored_target
+from engine.fit import fit
+from engine.live import LiveModels
+from engine.models import load_checkpoint
+from engine.retrain import (
+    Measurements,
+    Wanted,
+    cancel,
+    history,
+    kept_without,
+    random_rows,
+    recipe_for,
+    resume,
+    start,
+    wait,
+    wanted_models,
+    way_of,
+)
+from engine.retrainer import Retrainer, train_models
+from stores.errors import StoreError, UsageError
+from stores.retrained import Request, Retrained, model_key
+from stores.store import Store, open_store
+
+SLOW = """
+import sys, time
+import engine.retrainer
+before = engine.retrainer.fit
+def fit(*a, report, **k):
+    def slowly(*x):
+        time.sleep(0.1)
+        report(*x)
+    return before(*a, report=slowly, **k)
+engine.retrainer.fit = fit
+import engine.fit
+engine.fit.SAVE_EVERY_SECONDS = 0.0
+from pathlib import Path
+sys.exit(engine.retrainer.work_on(Path(sys.argv[1]), sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def store(tiny_demo, tmp_path) -> Store:
+    """A copy of the tiny store with its run and data beside it, to write into."""
+    for name in ("run", "store"):
+        shutil.copytree(tiny_demo / name, tmp_path / name)
+    return open_store(tmp_path / "store")
+
+
+def _slowly(store: Store, request: Request) -> tuple[str, subprocess.Popen]:
+    """A job worked on slowly enough to be caught in the act."""
+    job = Retrained(store.path).add_job(request)
+    return job, subprocess.Popen([sys.executable, "-c", SLOW, str(store.path), job], cwd=Path(__file__).parent.parent)
+
+
+def _until(condition, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def _silent(*_: object) -> None:
+    pass
+
+
+def test_a_retrained_model_is_what_fit_makes_of_the_kept_pairs(store, tmp_path):
+    way = way_of(store)
+    assert way.run is not None
+    kept = kept_without(store.n_train, [0, 5, 9])
+    retrainer = Retrainer(store, way)
+    found = retrainer.train(Wanted(kept, 2), tmp_path / "partial")
+    recipe = recipe_for(way.run.spec.recipe, store.n_train, int(kept.sum()))
+    assert retrainer.pairs is not None
+    clip = fit(way.run.spec.model, recipe, 1002, retrainer.pairs, np.flatnonzero(kept), tmp_path / "other").eval()
+    f, similarity = retrainer.measure(clip)
+    np.testing.assert_array_equal(found.f, f)
+    np.testing.assert_array_equal(found.similarity, similarity)
+
+
+def test_a_store_checkpoint_measures_as_the_store_says(store):
+    """Measuring the store's first checkpoint against its own references gives the stored cosine, and f per reference set."""
+    manifest = store.manifest
+    retrainer = Retrainer(store, way_of(store))
+    f, similarity = retrainer.measure(load_checkpoint(manifest.model, store.path / manifest.checkpoints[0].path))
+    u, v = (np.asarray(store.array(0, name)[:]) for name in ("image_embedding", "text_embedding"))
+    np.testing.assert_allclose(similarity, (u * v).sum(axis=1), atol=1e-5)
+    featurizer = LiveModels(store).featurizers[0]
+    import torch
+
+    from engine.features import References
+
+    by_set = [
+        featurizer.outputs(u, v, keep.numpy(), References(torch.from_numpy(u[rows]), torch.from_numpy(v[rows]))).f
+        for keep, rows in zip(retrainer.keep, retrainer.references, strict=True)
+    ]
+    np.testing.assert_allclose(f, np.mean(by_set, axis=0), atol=1e-3)
+    np.testing.assert_allclose(by_set[0], np.asarray(store.array(0, "f")[:]), atol=1e-3)
+
+
+def test_retraining_takes_as_many_steps_as_a_checkpoint(store):
+    run = way_of(store).run
+    assert run is not None
+    recipe = run.spec.recipe
+    assert recipe_for(recipe, 1000, 500).epochs == recipe.epochs
+    assert recipe_for(recipe, 1000, 1000).epochs == round(recipe.epochs / 2)
+
+
+def test_a_job_measures_the_change_and_is_not_done_twice(store):
+    request = Request(rows=(1, 2, 3, 4), seeds=2, target=store.n - 1, choice="trak 4")
+    status = wait(store, start(store, request), _silent)
+    assert (status.state, status.done, status.total) == ("done", 6, 6)
+    measured = Measurements(store).of(request)
+    assert measured is not None
+    retrained, way, n = Retrained(store.path), way_of(store), store.n_train
+    f = {
+        (name, seed): retrained.read(model_key(way.digest, kept, seed)).f[-1]
+        for seed in (0, 1)
+        for name, kept in (
+            ("all", np.ones(n, dtype=bool)),
+            ("without", kept_without(n, request.rows)),
+            ("random", kept_without(n, random_rows(n, 4, seed))),
+        )
+    }
+    changes = [f["without", s] - f["all", s] for s in (0, 1)]
+    assert measured.changes == pytest.approx(changes)
+    assert measured.change == pytest.approx(np.mean(changes))
+    assert measured.deviation == pytest.approx(np.std(changes, ddof=1))
+    assert measured.random == pytest.approx([f["random", s] - f["all", s] for s in (0, 1)])
+    before = {path: path.stat().st_mtime_ns for path in retrained.path.glob("models/*.npz")}
+    assert wait(store, start(store, request), _silent).state == "done"
+    assert {path: path.stat().st_mtime_ns for path in retrained.path.glob("models/*.npz")} == before
+    assert len(history(store)) == 2
+    assert open_store(store.path).verify() == []
+
+
+def test_a_killed_retraining_resumes_and_ends_with_the_same_numbers(store):
+    request = Request(rows=(7, 8), seeds=1, target=store.n - 1)
+    job, process = _slowly(store, request)
+    retrained = Retrained(store.path)
+    _until(
+        lambda: len(list(retrained.path.glob("models/*.npz"))) == 1 and list(retrained.path.glob("work/*.partial.*"))
+    )
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert retrained.status(job).state == "interrupted"
+    resume(store, job)
+    assert wait(store, job, _silent).state == "done"
+    found = {path.name: retrained.read(path.stem).f for path in retrained.path.glob("models/*.npz")}
+    assert not list(retrained.path.glob("work/*"))
+    shutil.rmtree(retrained.path)
+    train_models(store, wanted_models(store, request))
+    for path in retrained.path.glob("models/*.npz"):
+        np.testing.assert_array_equal(retrained.read(path.stem).f, found[path.name])
+    assert len(found) == 3
+
+
+def test_cancel_leaves_nothing_behind_but_finished_models(store):
+    request = Request(rows=(7, 8), seeds=3, target=store.n - 1)
+    job, process = _slowly(store, request)
+    retrained = Retrained(store.path)
+    _until(lambda: list(retrained.path.glob("models/*.npz")) and list(retrained.path.glob("work/*.partial.*")))
+    cancel(store, job, wait_seconds=20)
+    process.wait(timeout=20)
+    assert retrained.jobs() == []
+    assert not retrained.job(job).exists()
+    assert not list(retrained.path.glob("work/*"))
+    for path in retrained.path.glob("models/*.npz"):
+        assert retrained.read(path.stem).f.shape == (store.n,)
+
+
+def test_a_dead_job_is_discarded_by_cancel(store):
+    job, process = _slowly(store, Request(rows=(7, 8), seeds=1, target=store.n - 1))
+    retrained = Retrained(store.path)
+    _until(lambda: list(retrained.path.glob("work/*.partial.*")))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    cancel(store, job)
+    assert retrained.jobs() == []
+    assert not list(retrained.path.glob("work/*.partial.*"))
+
+
+def test_two_retrainings_at_once_do_not_disturb_each_other(store):
+    """They share their controls: each model is trained once, and both end with what one alone would measure."""
+    requests = [Request(rows=rows, seeds=1, target=store.n - 1) for rows in ((3, 4), (5, 6))]
+    both = [_slowly(store, request) for request in requests]
+    assert [process.wait(timeout=120) for _, process in both] == [0, 0]
+    retrained = Retrained(store.path)
+    assert [retrained.status(job).state for job, _ in both] == ["done", "done"]
+    assert len(list(retrained.path.glob("models/*.npz"))) == 4
+
+    def measured() -> list:
+        return [found.to_json() for found in map(Measurements(store).of, requests) if found]
+
+    together = measured()
+    shutil.rmtree(retrained.path)
+    for request in requests:
+        train_models(store, wanted_models(store, request))
+    assert len(together) == 2
+    assert measured() == together
+
+
+def test_a_rebuild_keeps_what_was_retrained(store, tiny_demo):
+    from dataclasses import replace as changed
+
+    from engine.build import build_store
+    from engine.source import Source
+    from stores.specs import ProjectionSpec
+
+    train_models(store, [Wanted(np.ones(store.n_train, dtype=bool), 0)])
+    source = Source.open(tiny_demo / "data", run=store.path.parent / "run")
+    manifest = store.manifest
+    build_store(
+        source,
+        store.path,
+        manifest.model_output,
+        ProjectionSpec(dim=32),
+        changed(manifest.score, damping=1.0),
+        overwrite=True,
+    )
+    again = open_store(store.path)
+    assert Measurements(again).model(np.ones(store.n_train, dtype=bool), 0) is not None
+    assert again.verify() == []
+
+
+def test_the_users_command_gets_a_keep_list_a_seed_and_a_place_for_weights(store, tiny_demo, tmp_path):
+    shutil.copy(tiny_demo / "run" / "checkpoint_0.safetensors", tmp_path / "weights.safetensors")
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(StoreError, match="--train-command"):
+        way_of(store)
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import shutil, sys\n"
+        "keep, seed, out = sys.argv[1:]\n"
+        "lines = open(keep, encoding='utf-8').read().splitlines()\n"
+        "assert lines[0] == 'filepath\\ttitle'\n"
+        f"open({str(tmp_path / 'seen')!r}, 'a').write(f'{{seed}} {{len(lines) - 1}}\\n')\n"
+        f"shutil.copy({str(tmp_path / 'weights.safetensors')!r}, out)\n"
+    )
+    command = f"{sys.executable} {script} {{keep}} {{seed}} {{out}}"
+    request = Request(rows=(0, 1, 2), seeds=2, target=store.n - 1, random_control=False, command=command)
+    assert wait(store, start(store, request), _silent).state == "done"
+    n = store.n_train
+    seen = sorted((tmp_path / "seen").read_text().splitlines())
+    assert seen == sorted(f"{seed} {size}" for seed in (0, 1) for size in (n, n - 3))
+    measured = Measurements(store).of(request)
+    assert measured is not None
+    assert measured.change == 0.0  # the same weights every time
+    with pytest.raises(UsageError, match=r"\{out\}"):
+        way_of(store, "train {keep} {seed}")
+
+
+def test_a_failing_command_is_one_message_in_the_status(store):
+    request = Request(rows=(0,), seeds=1, target=0, command="false {keep} {seed} {out}")
+    status = wait(store, start(store, request), _silent)
+    assert status.state == "failed"
+    assert "exit status 1" in status.detail
+
+
+def test_requests_that_cannot_be_carried_out_are_named(store):
+    for request, message in (
+        (Request(rows=(), seeds=1), "none"),
+        (Request(rows=(store.n_train,), seeds=1), "rows of training pairs"),
+        (Request(rows=(1,), seeds=0), "0 seeds"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            start(store, request)
+    assert history(store) == []
+
+
+def test_a_damaged_model_file_is_named(store):
+    retrained = Retrained(store.path)
+    retrained.model_path("ab").parent.mkdir(parents=True)
+    retrained.model_path("ab").write_bytes(b"PK nothing")
+    with pytest.raises(StoreError, match=r"ab\.npz"):
+        retrained.read("ab")
+
+
+def test_the_target_of_a_job_need_not_be_held_out(store):
+    assert stored_target(store, 0).row == 0
+    request = Request(rows=(1,), seeds=1, target=0, random_control=False)
+    train_models(store, wanted_models(store, request))
+    assert Measurements(store).of(request) is not None
+    assert Measurements(store).of(request, row=store.n - 1) is not None
