@@ -207,7 +207,7 @@ def train_models(
                     continue
                 if retrained.has(name):
                     continue
-                at = len(names) - len(missing) + missing.index(name) - len(waiting)
+                at = sum(map(retrained.has, names))  # other processes may have finished some
 
                 def step(_: str, done: int, total: int, detail: str = "", at: int = at) -> None:
                     if stop():
