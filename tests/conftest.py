@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+ARTIFACTS = Path(__file__).parent.parent / "artifacts"
 
 
 @pytest.fixture(scope="session")
@@ -121,3 +124,53 @@ def serving(store: Path, port: int) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium on this machine: install Debian's `chromium`")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=path, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open an address in a fresh window; anything fetched from outside fails the test."""
+    contexts, outside = [], []
+
+    def open_page(url: str, width: int = 1440, height: int = 900, scheme: str = "light"):
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on(
+            "request",
+            lambda request: (
+                outside.append(request.url)
+                if request.url.split(":")[0] in ("http", "https", "ws", "wss") and "//localhost:" not in request.url
+                else None
+            ),
+        )
+        page.goto(url)
+        page.wait_for_selector(".tl-target")
+        page.wait_for_selector(".js-plotly-plot")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert outside == []
+
+
+def shot(page, name: str) -> None:
+    """Leave a screenshot in artifacts/ for people to look at."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.wait_for_timeout(700)
+    page.screenshot(path=ARTIFACTS / f"{name}.png")

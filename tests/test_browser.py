@@ -3,67 +3,15 @@
 Screenshots are left in `artifacts/` for people to look at.
 """
 
-import shutil
-from pathlib import Path
 
 import pytest
 
 from app.server import free_port
 from stores.store import open_store
-from tests.conftest import serving
+from tests.conftest import serving, shot
 
 pytestmark = pytest.mark.browser
 TITLE_IS = "caption => document.querySelector('.tl-title')?.innerText === caption"
-ARTIFACTS = Path(__file__).parent.parent / "artifacts"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium on this machine: install Debian's `chromium`")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=path, args=options)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """Open an address in a fresh window; anything fetched from outside fails the test."""
-    contexts, outside = [], []
-
-    def open_page(url: str, width: int = 1440, height: int = 900, scheme: str = "light"):
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on(
-            "request",
-            lambda request: (
-                outside.append(request.url)
-                if request.url.split(":")[0] in ("http", "https", "ws", "wss") and "//localhost:" not in request.url
-                else None
-            ),
-        )
-        page.goto(url)
-        page.wait_for_selector(".tl-target")
-        page.wait_for_selector(".js-plotly-plot")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert outside == []
-
-
-def _shot(page, name: str) -> None:
-    ARTIFACTS.mkdir(exist_ok=True)
-    page.wait_for_timeout(700)
-    page.screenshot(path=ARTIFACTS / f"{name}.png")
 
 
 def _bars(page) -> list[str]:
@@ -82,11 +30,11 @@ def test_pick_a_pair_see_proponents_ask_live_and_share_the_link(visit, address, 
     before = _bars(page)
     assert before[0].startswith("+")
     assert page.locator(".tl-thumb").first.evaluate("image => image.complete && image.naturalWidth > 0")
-    _shot(page, "explore")
+    shot(page, "explore")
 
     page.get_by_text("Side by side").click()
     page.get_by_text("Most similar", exact=True).wait_for()
-    _shot(page, "side-by-side")
+    shot(page, "side-by-side")
 
     page.get_by_text("Ask with another caption").click()
     page.get_by_label("Another caption").fill("a green circle sign with the letter <b>a</b>")
@@ -95,7 +43,7 @@ def test_pick_a_pair_see_proponents_ask_live_and_share_the_link(visit, address, 
     assert page.locator(".tl-title").inner_text() == "a green circle sign with the letter <b>a</b>"
     assert page.locator(".tl-title b").count() == 0
     assert _bars(page) != before
-    _shot(page, "live-query")
+    shot(page, "live-query")
 
     again = visit(page.url)
     assert again.locator(".tl-title").inner_text() == "a green circle sign with the letter <b>a</b>"
@@ -137,7 +85,7 @@ def test_an_upload_is_asked_and_a_file_that_is_no_image_is_one_message(visit, ad
     page.get_by_role("button", name="Ask", exact=True).click()
     page.locator(".tl-error").wait_for()
     assert "no image format" in page.locator(".tl-error").inner_text()
-    _shot(page, "no-image")
+    shot(page, "no-image")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -148,7 +96,7 @@ def test_the_page_fits_a_telephone(visit, address, scheme):
         box = image.bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 390
-    _shot(page, f"telephone-{scheme}")
+    shot(page, f"telephone-{scheme}")
 
 
 def test_hostile_captions_run_nothing_and_break_no_layout(visit, hostile_store):
@@ -163,4 +111,4 @@ def test_hostile_captions_run_nothing_and_break_no_layout(visit, hostile_store):
                 assert (
                     page.locator(".tl-title script, .tl-title img, .tl-caption script, .tl-caption img").count() == 0
                 )
-            _shot(page, f"hostile-{width}")
+            shot(page, f"hostile-{width}")

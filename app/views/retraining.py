@@ -58,7 +58,7 @@ def _form(store: Store, target: Target, rows, choice: str, prediction: Predictio
         predicted={k: v for k, v in asdict(prediction).items() if not isinstance(v, tuple)},
     )
     right.button(
-        "Retrain with other seeds" if again else "Retrain to check",
+        "Retrain with more seeds" if again else "Retrain to check",
         key="retrain",
         icon=":material/model_training:",
         type="secondary" if again else "primary",
