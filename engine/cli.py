@@ -120,7 +120,7 @@ def build(
     targets: Annotated[Path | None, typer.Option(help="Further pairs to use as held-out targets.")] = None,
     proj_dim: Annotated[int, typer.Option(help="Projection dimension k.")] = 2048,
     projection: Annotated[str, typer.Option(help="sjlt or rademacher.")] = "sjlt",
-    damping: Annotated[float, typer.Option(help="λ relative to the mean diagonal of the Gram matrix.")] = 0.1,
+    damping: Annotated[float, typer.Option(help="λ relative to the mean diagonal of the Gram matrix.")] = 1.0,
     weight_by_q: Annotated[bool, typer.Option(help="Weigh scores by the output-to-loss gradient Q.")] = True,
     references: Annotated[int, typer.Option(help="Reference pairs in the model output f.")] = 512,
     temperature: Annotated[str, typer.Option(help="Logit scale in f: checkpoint (its own) or one.")] = "checkpoint",

@@ -31,7 +31,7 @@ class DampedGram:
     def __init__(self, gram: np.ndarray, damping: float) -> None:
         """Raises UsageError when the damping is negative or G is not positive definite."""
         if damping < 0:
-            raise UsageError("--damping", str(damping), "0 or more", "Try 0.1.")
+            raise UsageError("--damping", str(damping), "0 or more", "Try 1.")
         self.ridge = damping * float(np.trace(gram)) / len(gram)
         matrix = gram.astype(np.float64, copy=True)
         matrix[np.diag_indices_from(matrix)] += self.ridge
@@ -42,7 +42,7 @@ class DampedGram:
                 "Gram matrix of the projected gradients",
                 f"not positive definite with damping {damping}",
                 "a positive definite matrix",
-                "Raise --damping (0.1 is the default) or lower --proj-dim below the number of training pairs.",
+                "Raise --damping (1 is the default) or lower --proj-dim below the number of training pairs.",
             ) from error
 
     def solve(self, rows: np.ndarray) -> np.ndarray:

@@ -51,8 +51,9 @@ class Wanted:
 class Measured:
     """Change of a target's model output f after retraining, in units of f, and of its cosine.
 
-    `changes` has one value per seed: f without the set minus f of the control with the same seed; `random` likewise
-    for as many pairs drawn at random. `deviation` is the standard deviation over the seeds, nan for a single one.
+    `changes` has one value per seed: f without the set minus the mean f of all control models there are, which is less
+    noisy than one control per seed; `random` likewise for as many pairs drawn at random. `deviation` is the standard
+    deviation over the seeds, nan for a single one.
     """
 
     change: float
@@ -187,28 +188,26 @@ class Measurements:
         if row is None:
             return None
         n, command = self.store.n_train, request.command
-        without, everything = kept_without(n, request.rows), np.ones(n, dtype=bool)
-        both, drawn = [], []
-        for seed in range(request.seeds):
-            control = self.model(everything, seed, command)
-            if control is None:
-                continue
-            found = self.model(without, seed, command)
-            if found is not None:
-                both.append((control, found))
-            if request.random_control:
-                other = self.model(kept_without(n, random_rows(n, len(set(request.rows)), seed)), seed, command)
-                if other is not None:
-                    drawn.append(float(other.f[row] - control.f[row]))
-        if not both:
+        without = kept_without(n, request.rows)
+        controls = [self.model(np.ones(n, dtype=bool), seed, command) for seed in range(MOST_SEEDS)]
+        controls = [model for model in controls if model is not None]
+        found = [self.model(without, seed, command) for seed in range(request.seeds)]
+        found = [model for model in found if model is not None]
+        if not controls or not found:
             return None
-        changes = tuple(float(b.f[row] - a.f[row]) for a, b in both)
+        f, similarity = (float(np.mean([getattr(c, name)[row] for c in controls])) for name in ("f", "similarity"))
+        drawn = []
+        for seed in range(request.seeds if request.random_control else 0):
+            other = self.model(kept_without(n, random_rows(n, len(set(request.rows)), seed)), seed, command)
+            if other is not None:
+                drawn.append(float(other.f[row]) - f)
+        changes = tuple(float(model.f[row]) - f for model in found)
         return Measured(
             change=float(np.mean(changes)),
             deviation=float(np.std(changes, ddof=1)) if len(changes) > 1 else float("nan"),
             changes=changes,
-            similarity_change=float(np.mean([b.similarity[row] - a.similarity[row] for a, b in both])),
-            control_f=float(np.mean([a.f[row] for a, _ in both])),
+            similarity_change=float(np.mean([model.similarity[row] for model in found])) - similarity,
+            control_f=f,
             random=tuple(drawn),
         )
 

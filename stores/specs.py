@@ -75,9 +75,9 @@ class ScoreSpec:
     `keep_share` is recorded for `engine.attribution.soft_threshold`; rankings do not depend on it, queries do not apply it.
     """
 
-    damping: float = 0.1
+    damping: float = 1.0
     weight_by_q: bool = True
-    keep_share: float = 0.02
+    keep_share: float = 0.1
     index: str = "fp16"
 
 

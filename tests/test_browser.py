@@ -3,7 +3,6 @@
 Screenshots are left in `artifacts/` for people to look at.
 """
 
-
 import pytest
 
 from app.server import free_port
