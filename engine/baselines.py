@@ -117,6 +117,19 @@ METHODS: dict[str, Callable[[Store, np.ndarray, int], np.ndarray]] = {
     "random": _random,
 }
 
+NAMES = {
+    "trak": "TRAK",
+    "clip": "CLIP similarity",
+    "clip_image": "CLIP, images",
+    "clip_text": "CLIP, captions",
+    "random": "random",
+    "greedy": "greedy",
+    "graddot": "gradient dot product",
+    "gradcos": "gradient cosine",
+    "influence": "influence function",
+    "bm25": "BM25 of captions",
+}
+
 
 def mean_q(store: Store, checkpoints: int) -> np.ndarray:
     """Q̄: mean of Q over the first checkpoints, float64 [n_train]."""

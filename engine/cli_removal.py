@@ -110,11 +110,15 @@ def evaluate(
         print(json.dumps(found, ensure_ascii=False))
         return
     title = f"LDS over {found['subsets']} random halves, {found['targets']} targets"
-    table = Table("method", "LDS", "95 % interval", "without threshold", "seconds", title=title)
+    table = Table("method", "LDS", "95 % interval", "TRAK's lead", "without threshold", "seconds", title=title)
     for name, row in sorted(found["lds"].items(), key=lambda item: -item[1]["mean"]):
         interval = f"{row['lo']:.3f} to {row['hi']:.3f}"
         plain = f"{row['without_threshold']['mean']:.3f}"
-        table.add_row(name, f"{row['mean']:.3f}", interval, plain, f"{row['seconds']:.1f}")
+        lead = row.get("behind_trak")
+        ahead = (
+            "" if lead is None or name == "trak" else f"{lead['mean']:+.3f} ({lead['lo']:+.3f} to {lead['hi']:+.3f})"
+        )
+        table.add_row(name, f"{row['mean']:.3f}", interval, ahead, plain, f"{row['seconds']:.1f}")
     results.print(table)
     if found["leave_k_out"]:
         table = Table("k", "method", "drop of f", "95 % interval", "drop of cosine", "targets", title="leave-k-out")

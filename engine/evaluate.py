@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from engine import leave_k_out
-from engine.baselines import METHODS, scores_of
+from engine.baselines import METHODS, NAMES, scores_of
 from engine.calibration import points, summary
 from engine.lds import bootstrap, lds, thresholded_lds
 from engine.progress import Report, silent
@@ -102,7 +102,6 @@ def kept_evaluation(store: Store) -> dict[str, Any] | None:
 
 def in_words(found: dict[str, Any]) -> list[str]:
     """What an evaluation means, in plain sentences."""
-    names = {"trak": "TRAK", "clip": "CLIP similarity", "graddot": "the gradient dot product", "random": "chance"}
     scores = {name: row["mean"] for name, row in found["lds"].items()}
     others = {name: value for name, value in scores.items() if name != "trak"}
     sentences = []
@@ -110,11 +109,12 @@ def in_words(found: dict[str, Any]) -> list[str]:
         sentence = f"On this store TRAK predicts retrained models with rank correlation {scores['trak']:.2f}"
         if others:
             best = max(others, key=lambda name: others[name])
-            named = {best, "clip"} & set(others)
-            said = ", ".join(f"{names.get(name, name)} {others[name]:.2f}" for name in sorted(named, reverse=True))
-            apart = found["lds"]["trak"]["lo"] > found["lds"][best]["hi"]
-            verdict = "the intervals do not overlap" if apart else "the best of the others is within its interval"
-            sentence += f"; {said}: {verdict}"
+            named = sorted({best, "clip"} & set(others), key=lambda name: -others[name])
+            said = ", ".join(f"{NAMES[name]} {others[name]:.2f}" for name in named)
+            lead = found["lds"][best]["behind_trak"]
+            verdict = "ahead of" if lead["lo"] > 0 else "behind" if lead["hi"] < 0 else "not told apart from"
+            sentence += f" ({said}). On the same pairs it is {verdict} the best of the others"
+            sentence += f" (difference {lead['mean']:.3f}, 95 % {lead['lo']:.3f} to {lead['hi']:.3f})"
         sentences.append(sentence + ".")
     calibration = found["calibration"]
     if calibration.get("rank_correlation") is not None:
@@ -135,6 +135,7 @@ def _lds(
     kept, f, _ = measured_subsets(store, way_of(store), subsets, repeats)
     measured = f[:, rows]
     table: dict[str, Any] = {}
+    per_target: dict[str, np.ndarray] = {}
     scatter: list[dict[str, Any]] = []
     for place, method in enumerate(methods):
         report("scoring", place, len(methods), method)
@@ -148,12 +149,16 @@ def _lds(
             interval = bootstrap(values)
             scatter.append({"method": method, "checkpoints": m, "seconds": seconds} | asdict(interval))
             if m == store.n_checkpoints:
+                per_target[method] = values
                 plain = bootstrap(lds(scored.scores, kept, measured))
                 table[method] = asdict(interval) | {
                     "seconds": seconds,
                     "keep_share": share,
                     "without_threshold": asdict(plain),
                 }
+    if "trak" in per_target:  # paired: on the same targets, so what they share cancels
+        for method in table:
+            table[method]["behind_trak"] = asdict(bootstrap(per_target["trak"] - per_target[method]))
     report("scoring", len(methods), len(methods), "")
     return table, scatter
 

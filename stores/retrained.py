@@ -69,7 +69,6 @@ class Status:
     done: int = 0
     total: int = 0
     detail: str = ""
-    share: float = 0.0
     started: float = 0.0
     updated: float = 0.0
 
@@ -79,6 +78,18 @@ def model_key(training: str, kept: np.ndarray, seed: int) -> str:
     digest = hashlib.sha256(f"{training}:{seed}:{kept.size}:".encode())
     digest.update(np.packbits(kept).tobytes())
     return digest.hexdigest()[:24]
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold an exclusive lock on a file; yields False when another process has it."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 class Retrained:
@@ -146,14 +157,12 @@ class Retrained:
         """Hold a model while it is trained; yields False when another process holds it."""
         path = self.path / "work" / f"{key}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
+        with _locked(path) as free:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            yield True
-            path.unlink(missing_ok=True)
+                yield free
+            finally:
+                if free:
+                    path.unlink(missing_ok=True)
 
     # Jobs.
 
@@ -212,13 +221,8 @@ class Retrained:
     @contextlib.contextmanager
     def running(self, job: str) -> Iterator[bool]:
         """Hold the job while its process works on it; yields False when another process does."""
-        with (self.job(job) / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            yield True
+        with _locked(self.job(job) / "lock") as free:
+            yield free
 
     def ask_to_cancel(self, job: str) -> None:
         (self.job(job) / "cancel").touch()

@@ -144,14 +144,17 @@ def test_the_evaluate_page_names_the_command_until_there_is_something_to_show(st
     assert "traklens evaluate" in _html(page)
     row = {"mean": 0.31, "lo": 0.28, "hi": 0.34, "seconds": 12.0, "keep_share": 0.1}
     row["without_threshold"] = {"mean": 0.25, "lo": 0.2, "hi": 0.3}  # type: ignore[assignment]
+    lead = {"mean": 0.21, "lo": 0.17, "hi": 0.25}
     found = {
-        "subsets": 32, "repeats": 1, "targets": 16, "lds": {"trak": row, "clip": row | {"mean": 0.1, "hi": 0.12}},
-        "lds_by_checkpoints": [{"method": "trak", "checkpoints": 2, "seconds": 1.0, "mean": 0.31, "lo": 0.28, "hi": 0.34}],
+        "subsets": 32, "repeats": 1, "targets": 16,
+        "lds": {"trak": row, "clip": row | {"mean": 0.1, "hi": 0.12, "behind_trak": lead}},
+        "lds_by_checkpoints": [{"method": "trak", "checkpoints": 2, "seconds": 1.0, "mean": 0.3, "lo": 0.2, "hi": 0.4}],
         "leave_k_out": {}, "calibration": {"removals": 0, "slope": None},
     }  # fmt: skip
     (store.path / EVALUATION).write_text(json.dumps(found))
     shown = _html(AppTest.from_function(_evaluate, default_timeout=60).run())
-    assert "rank correlation 0.31; CLIP similarity 0.10: the intervals do not overlap" in shown
+    assert "rank correlation 0.31 (CLIP similarity 0.10)" in shown
+    assert "ahead of the best of the others (difference 0.210, 95 % 0.170 to 0.250)" in shown
     assert "0.280 to 0.340" in shown
 
 

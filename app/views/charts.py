@@ -3,6 +3,8 @@
 import numpy as np
 import plotly.graph_objects as go
 
+from engine.baselines import NAMES
+
 UP, DOWN = "#2f74d0", "#d9652b"
 
 
@@ -30,18 +32,6 @@ def score_distribution(edges: np.ndarray, counts: np.ndarray, method: str) -> go
 
 COLOURS = {"trak": UP, "clip": DOWN, "random": "#8a8f98", "greedy": "#7a4fc0", "graddot": "#2c9c74", "gradcos": "#9aa72b",
            "influence": "#1aa0b5", "bm25": "#b3569c"}  # fmt: skip
-NAMES = {
-    "trak": "TRAK",
-    "clip": "CLIP similarity",
-    "clip_image": "CLIP, images",
-    "clip_text": "CLIP, captions",
-    "random": "random",
-    "greedy": "greedy",
-    "graddot": "gradient dot product",
-    "gradcos": "gradient cosine",
-    "influence": "influence function",
-    "bm25": "BM25 of captions",
-}
 
 
 def _frame(figure: go.Figure, height: int, x: str, y: str, legend: bool = True) -> go.Figure:

@@ -4,9 +4,10 @@ import numpy as np
 import streamlit as st
 
 from app.caches import calibration_of, evaluation_of
-from app.markup import notice, text
+from app.markup import notice, number, text
 from app.views import browse
-from app.views.charts import NAMES, calibration, drops, efficacy_over_cost
+from app.views.charts import calibration, drops, efficacy_over_cost
+from engine.baselines import NAMES
 from engine.evaluate import in_words
 from stores.store import Store
 
@@ -60,14 +61,20 @@ def _lds(found: dict) -> None:
         alt="LDS over seconds of computation for every method",
     )
     lines = "".join(
-        f"<tr><td>{text(NAMES.get(name) or name)}</td><td>{row['mean']:.3f}</td><td>{row['lo']:.3f} to {row['hi']:.3f}</td>"
-        f"<td>{row['without_threshold']['mean']:.3f}</td><td>{row['seconds']:.1f}</td></tr>"
+        f"<tr><td>{text(NAMES[name])}</td><td>{row['mean']:.3f}</td><td>{row['lo']:.3f} to {row['hi']:.3f}</td>"
+        f"<td>{_lead(name, row)}</td><td>{row['without_threshold']['mean']:.3f}</td><td>{row['seconds']:.1f}</td></tr>"
         for name, row in sorted(found["lds"].items(), key=lambda item: -item[1]["mean"])
     )
     st.html(
         '<div class="tl-scroll"><table class="tl-table"><thead><tr><th>method</th><th>LDS</th><th>95 % interval</th>'
+        "<th>TRAK's lead on the same pairs</th>"
         f"<th>without soft threshold</th><th>seconds</th></tr></thead><tbody>{lines}</tbody></table></div>"
     )
+
+
+def _lead(name: str, row: dict) -> str:
+    lead = row.get("behind_trak")
+    return "" if lead is None or name == "trak" else f"{number(lead['mean'])} ({lead['lo']:.3f} to {lead['hi']:.3f})"
 
 
 def _drops(found: dict) -> None:
