@@ -70,6 +70,23 @@ class ClipMargin(nn.Module):
         return margins(u, v, keep, reference_u, reference_v, self.scale).f()  # type: ignore[arg-type]
 
 
+class ClassMargin(nn.Module):
+    """The model output of a classifier: images [B, …], labels [B] → f = log(p / (1 − p)) of the labelled class [B].
+
+    Source: TRAK (arXiv 2303.14186), section 3.1. With logits h, f = h_y − log Σ_{j≠y} exp(h_j); Q = 1 − p.
+    """
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        logits = self.classifier(images)
+        own = torch.nn.functional.one_hot(labels, logits.shape[1]).bool()
+        others = logits.masked_fill(own, float("-inf"))
+        return logits.masked_fill(~own, 0).sum(dim=1) - torch.logsumexp(others, dim=1)
+
+
 def draw_references(n_train: int, n_reference: int, seed: int, checkpoint: int) -> np.ndarray:
     """Rows of the reference pairs of one checkpoint: drawn without replacement, ascending int64 [R]."""
     generator = np.random.default_rng([seed, checkpoint])

@@ -75,3 +75,13 @@ def test_references_with_the_same_caption_or_image_are_left_out():
 def test_a_target_without_any_reference_is_named():
     with pytest.raises(UsageError, match="a frog"):
         keep_mask(np.array(["a frog"]), np.array(["1"]), np.array(["a frog"] * 3), np.array(["2", "3", "4"]))
+
+
+def test_the_class_margin_is_the_log_odds_of_the_labelled_class():
+    from engine.model_output import ClassMargin
+
+    torch.manual_seed(0)
+    classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))
+    images, labels = torch.randn(7, 3, 2, 2), torch.arange(7) % 5
+    p = torch.softmax(classifier(images), dim=1)[torch.arange(7), labels]
+    torch.testing.assert_close(ClassMargin(classifier)(images, labels), torch.log(p / (1 - p)), rtol=1e-4, atol=1e-5)
