@@ -36,6 +36,11 @@ def number(value: float) -> str:
     return ("−" if value < 0 else "+") + digits
 
 
+def span(low: float, high: float) -> str:
+    """An interval with three decimals and true minus signs."""
+    return f"{low:.3f} to {high:.3f}".replace("-", "−")
+
+
 def ranked_card(pair: Ranked, place: int, largest: float, version: int, *, chips: tuple[str, ...] = ()) -> str:
     """One row of a ranking: place, picture, signed bar in proportion to `largest`, caption, chips."""
     width = 0.0 if largest <= 0 else min(100.0, 100 * abs(pair.score) / largest)

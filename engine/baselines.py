@@ -123,7 +123,7 @@ NAMES = {
     "clip_image": "CLIP, images",
     "clip_text": "CLIP, captions",
     "random": "random",
-    "greedy": "greedy",
+    "greedy": "most damaging set",
     "graddot": "gradient dot product",
     "gradcos": "gradient cosine",
     "influence": "influence function",

@@ -30,8 +30,18 @@ def score_distribution(edges: np.ndarray, counts: np.ndarray, method: str) -> go
     return figure
 
 
-COLOURS = {"trak": UP, "clip": DOWN, "random": "#8a8f98", "greedy": "#7a4fc0", "graddot": "#2c9c74", "gradcos": "#9aa72b",
-           "influence": "#1aa0b5", "bm25": "#b3569c"}  # fmt: skip
+COLOURS = {
+    "trak": UP,
+    "clip": DOWN,
+    "clip_image": "#e0a35c",
+    "clip_text": "#c9803a",
+    "random": "#8a8f98",
+    "greedy": "#7a4fc0",
+    "graddot": "#2c9c74",
+    "gradcos": "#9aa72b",
+    "influence": "#1aa0b5",
+    "bm25": "#b3569c",
+}
 
 
 def _frame(figure: go.Figure, height: int, x: str, y: str, legend: bool = True) -> go.Figure:

@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 
 from app.caches import calibration_of, evaluation_of
-from app.markup import notice, number, text
+from app.markup import notice, number, span, text
 from app.views import browse
 from app.views.charts import calibration, drops, efficacy_over_cost
 from engine.baselines import NAMES
@@ -61,7 +61,7 @@ def _lds(found: dict) -> None:
         alt="LDS over seconds of computation for every method",
     )
     lines = "".join(
-        f"<tr><td>{text(NAMES[name])}</td><td>{row['mean']:.3f}</td><td>{row['lo']:.3f} to {row['hi']:.3f}</td>"
+        f"<tr><td>{text(NAMES[name])}</td><td>{row['mean']:.3f}</td><td>{span(row['lo'], row['hi'])}</td>"
         f"<td>{_lead(name, row)}</td><td>{row['without_threshold']['mean']:.3f}</td><td>{row['seconds']:.1f}</td></tr>"
         for name, row in sorted(found["lds"].items(), key=lambda item: -item[1]["mean"])
     )
@@ -74,7 +74,7 @@ def _lds(found: dict) -> None:
 
 def _lead(name: str, row: dict) -> str:
     lead = row.get("behind_trak")
-    return "" if lead is None or name == "trak" else f"{number(lead['mean'])} ({lead['lo']:.3f} to {lead['hi']:.3f})"
+    return "" if lead is None or name == "trak" else f"{number(lead['mean'])} ({span(lead['lo'], lead['hi'])})"
 
 
 def _drops(found: dict) -> None:
@@ -121,7 +121,7 @@ def _calibration(store: Store, found: dict | None) -> None:
         held_out = "" if coverage is None else f" {coverage:.0%} of held-out removals fell inside."
         st.html(
             f'<div class="tl-quiet">{len(points)} removals. Slope {fitted.slope:.2f}: a predicted change of −1 was measured '
-            f"as {-fitted.slope:.2f} on average. The band is the 90 % interval.{held_out}</div>"
+            f"as {number(-fitted.slope)} on average. The band is the 90 % interval.{held_out}</div>"
         )
 
 
