@@ -126,7 +126,7 @@ def test_query_keeps_its_contract(tiny_store):
 def test_a_finished_store_of_another_specification_is_not_touched(tiny_demo):
     source = Source.open(tiny_demo / "data", run=tiny_demo / "run")
     before = (tiny_demo / "store" / "manifest.json").read_bytes()
-    with pytest.raises(StoreError, match=r"score\.damping: 0\.1, 0\.5"):
+    with pytest.raises(StoreError, match=r"score\.damping: 1\.0, 0\.5"):
         build_store(source, tiny_demo / "store", OUTPUT, PROJECTION, ScoreSpec(damping=0.5))
     build_store(source, tiny_demo / "store", OUTPUT, PROJECTION, SCORE)  # the same: nothing to do
     assert (tiny_demo / "store" / "manifest.json").read_bytes() == before
