@@ -45,15 +45,27 @@ def split_dataset(dataset: Dataset, *, heldout: float, subset: float, checkpoint
             "at least 8",
             "Add pairs or lower --heldout.",
         )
-    subsets = np.stack(
-        [draw_by_group(image_ids[train], subset, np.random.default_rng([seed, 1, m])) for m in range(checkpoints)]
-    )
+    subsets = np.stack([_subset(image_ids[train], subset, seed, m) for m in range(checkpoints)])
     return Split(train=train, heldout=np.flatnonzero(is_heldout), subsets=subsets)
 
 
-def draw_by_group(groups: Sequence[str] | np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
-    """Draw a share of the distinct groups (rounded) and mark all their members: → bool [n]."""
+def _subset(image_ids: np.ndarray, share: float, seed: int, m: int) -> np.ndarray:
+    """What checkpoint m trains on: bool [n_train]. Checkpoints 2j and 2j + 1 take the two ends of one random order.
+
+    So two halves are complementary, and every pair has checkpoints that never saw it: as many as have.
+    """
+    return draw_by_group(image_ids, share, np.random.default_rng([seed, 1, m - m % 2]), from_end=m % 2 == 1)
+
+
+def draw_by_group(
+    groups: Sequence[str] | np.ndarray, share: float, generator: np.random.Generator, *, from_end: bool = False
+) -> np.ndarray:
+    """Draw a share of the distinct groups (rounded) and mark all their members: → bool [n].
+
+    With `from_end` they come from the other end of the same random order.
+    """
     names, member_of = np.unique(np.asarray(groups), return_inverse=True)
+    order = generator.permutation(len(names))[:: -1 if from_end else 1]
     chosen = np.zeros(len(names), dtype=bool)
-    chosen[generator.permutation(len(names))[: round(share * len(names))]] = True
+    chosen[order[: round(share * len(names))]] = True
     return chosen[member_of]

@@ -56,6 +56,14 @@ def test_the_captions_of_one_image_stay_on_one_side(tmp_path):
     assert not np.array_equal(split.subsets[0], split.subsets[1])
 
 
+@pytest.mark.parametrize(("share", "seen_by"), [(0.5, {1}), (0.75, {1, 2}), (0.25, {0, 1})])
+def test_checkpoints_come_in_pairs_that_share_as_little_as_they_can(tiny_demo, share, seen_by):
+    split = split_dataset(load_dataset(tiny_demo / "data"), heldout=0, subset=share, checkpoints=4, seed=3)
+    for pair in (split.subsets[:2], split.subsets[2:]):
+        assert set(pair.sum(axis=0).tolist()) == seen_by
+    assert not np.array_equal(split.subsets[0], split.subsets[2])
+
+
 def test_drawing_by_group_marks_whole_groups():
     groups = np.array(list("aabbbcdde"))
     drawn = draw_by_group(groups, 0.4, np.random.default_rng(0))
