@@ -15,11 +15,14 @@ from engine.attribution import Ranking, Target, rank, score_histogram, score_sam
 from engine.browse import striking_pair
 from engine.calibration import Calibration, Point, calibration_from, points
 from engine.evaluate import kept_evaluation
+from engine.hunt import KnownTruth, known_truth
+from engine.mislabeled import Suspects, find_suspects
 from engine.removal import Removal, remove
 from engine.retrain import history
+from engine.suggest import suggestions
 from engine.whatif import choose, curves
 from stores.errors import StoreError
-from stores.layout import MANIFEST
+from stores.layout import HUNT, MANIFEST
 from stores.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -36,10 +39,10 @@ def current_store() -> Store:
     return _open(path, stamp(Path(path)))
 
 
-def stamp(path: Path) -> int:
-    """When the store was finished, in nanoseconds; 0 when there is none."""
+def stamp(path: Path, name: str = MANIFEST) -> int:
+    """When the store, or another file of it, was finished, in nanoseconds; 0 when there is none."""
     try:
-        return (path / MANIFEST).stat().st_mtime_ns
+        return (path / name).stat().st_mtime_ns
     except OSError:
         return 0
 
@@ -160,6 +163,36 @@ def _calibration(key: str, done: int, _store: Store) -> tuple[Calibration | None
 def evaluation_of(store: Store) -> dict | None:
     """What `traklens evaluate` has found; None before it has run."""
     return kept_evaluation(store)
+
+
+def suspects_of(store: Store) -> Suspects:
+    """The training pairs most likely to have a wrong caption, as kept in the store."""
+    return _suspects(_key(store), stamp(store.path, HUNT), store)
+
+
+@st.cache_resource(max_entries=2, show_spinner="Looking for wrong captions …")
+def _suspects(key: str, kept: int, _store: Store) -> Suspects:
+    return find_suspects(_store)
+
+
+def suggestions_of(store: Store, row: int) -> list[str]:
+    """Likelier captions for a training pair, the likeliest first."""
+    return _suggestions(_key(store), store, row)
+
+
+@st.cache_resource(max_entries=512, show_spinner=False)
+def _suggestions(key: str, _store: Store, row: int) -> list[str]:
+    return suggestions(_store, row)
+
+
+def truth_of(store: Store) -> KnownTruth | None:
+    """What the data set itself says about wrong captions; None where it does not."""
+    return _truth(_key(store), store)
+
+
+@st.cache_resource(max_entries=2, show_spinner="Comparing with the truth …")
+def _truth(key: str, _store: Store) -> KnownTruth | None:
+    return known_truth(_store, suspects_of(_store))
 
 
 def _key(store: Store) -> str:

@@ -7,7 +7,7 @@ import streamlit as st
 
 from app.caches import current_store
 from app.markup import notice
-from app.views import evaluate, explore, remove
+from app.views import evaluate, explore, hunt, remove
 from stores.errors import TrakLensError
 from stores.store import Store
 
@@ -27,6 +27,10 @@ def remove_page() -> None:
     _guarded(remove.show)
 
 
+def hunt_page() -> None:
+    _guarded(hunt.show)
+
+
 def evaluate_page() -> None:
     _guarded(evaluate.show)
 
@@ -38,6 +42,7 @@ st.navigation(
     [
         st.Page(explore_page, title="Explore", url_path="explore", default=True),
         st.Page(remove_page, title="Remove", url_path="remove"),
+        st.Page(hunt_page, title="Hunt", url_path="hunt"),
         st.Page(evaluate_page, title="Evaluate", url_path="evaluate"),
     ],
     position="top",

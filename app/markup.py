@@ -88,5 +88,43 @@ def target_card(target: Target, image: str, chips: tuple[str, ...], rivals: tupl
     )
 
 
+def suspect_card(
+    row: int, caption: str, version: int, *, place: str, probability: float, chips: tuple[str, ...] = ()
+) -> str:
+    """The pair under review: picture in large, caption, its place in the queue, what was decided."""
+    labels = "".join(f'<span class="tl-chip">{text(chip, 120)}</span>' for chip in chips)
+    return (
+        f'<section class="tl-suspect"><img class="tl-suspect-picture" src="{picture(row, version, "large")}" '
+        f'alt="the image under review"><div class="tl-quiet">{escape(place)}</div>'
+        f'<div class="tl-title">{text(caption)}</div>'
+        f'<div><span class="tl-chip tl-chip-strong">{_share(probability)} likely wrong</span>{labels}</div></section>'
+    )
+
+
+def _share(probability: float) -> str:
+    return "over 99%" if probability > 0.99 else f"{probability:.0%}"
+
+
+def why_suspect(reasons: list[tuple[str, float]]) -> str:
+    """Each signal as a bar of its percentile among the training pairs."""
+    rows = "".join(
+        f'<div class="tl-why"><span>{escape(name)}</span><span class="tl-track"><span class="tl-bar tl-down" '
+        f'style="width:{percentile:.1f}%"></span></span><span class="tl-number">{min(percentile, 99.9):.1f}</span></div>'
+        for name, percentile in reasons
+    )
+    return f'<div class="tl-head">Why it is suspect</div><div class="tl-quiet">percentile among training pairs</div>{rows}'
+
+
+def suggested(captions: list[str]) -> str:
+    """The likeliest other caption, and further ones."""
+    if not captions:
+        return ""
+    others = "".join(f"<li>{text(caption, 160)}</li>" for caption in captions[1:])
+    return (
+        f'<div class="tl-head">Likelier caption</div><div class="tl-suggestion">{text(captions[0], 300)}</div>'
+        f'<ul class="tl-quiet tl-others">{others}</ul>'
+    )
+
+
 def _place(rank: int, among: int) -> str:
     return f"{rank:,} of {max(rank, among):,}"

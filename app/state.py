@@ -8,7 +8,7 @@ import streamlit as st
 
 METHODS = ("trak", "clip", "both")
 TOPS = (5, 10, 20, 50)
-CHOICES = ("trak", "greedy", "clip", "random", "picked")
+CHOICES = ("trak", "greedy", "clip", "random", "picked", "confirmed")
 MOST_PICKED = 200
 NAMES = ("id", "caption", "contrast", "method", "top", "choice", "k", "pick")
 

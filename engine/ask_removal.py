@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.attribution import stored_target
+from engine.measurements import Measurements
 from engine.progress import Report, silent
 from engine.removal import METHODS
-from engine.retrain import Measurements, start, wait
+from engine.retrain import start, wait
 from engine.whatif import choose, prediction_of
 from stores.errors import DataError, UsageError
 from stores.retrained import Request

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
+from engine.measurements import Measurements
 from engine.removal import remove
-from engine.retrain import Measurements, history
+from engine.retrain import history
 from stores.retrained import Request
 from stores.store import Store
 

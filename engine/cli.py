@@ -1,4 +1,4 @@
-"""The command line: `traklens train | build | query | remove | evaluate | info | app | demo`.
+"""The command line: `traklens train | build | query | remove | evaluate | hunt | export | info | app | demo`.
 
 Each command reads its arguments, calls one function of the engine and prints. Heavy imports stand inside the
 commands, so that `traklens --help` and `traklens query` answer at once.
@@ -15,7 +15,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from engine import cli_removal
+from engine import cli_hunt, cli_removal
 from engine.console import AsJson, StoreDir, facts_table, notes, progress, results
 from stores.errors import TrakLensError, UsageError
 
@@ -54,6 +54,8 @@ Template = Annotated[
 Sample = Annotated[int | None, typer.Option(help="Take only this many pairs, drawn with --seed.")]
 app.command()(cli_removal.remove)
 app.command()(cli_removal.evaluate)
+app.command()(cli_hunt.hunt)
+app.command()(cli_hunt.export)
 
 
 @app.command()

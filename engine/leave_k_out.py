@@ -13,7 +13,7 @@ from engine.attribution import stored_target
 from engine.baselines import METHODS as SCORED
 from engine.baselines import scores_of
 from engine.lds import bootstrap
-from engine.retrain import Measurements
+from engine.measurements import Measurements
 from engine.whatif import CHOICES, choose
 from stores.retrained import Request, Retrained, Status
 from stores.store import Store

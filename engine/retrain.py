@@ -15,13 +15,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from engine.run_directory import Recipe, Run, open_run
 from stores.errors import StoreError, UsageError
-from stores.retrained import FINISHED, Request, Retrained, RetrainedModel, Status, model_key
+from stores.retrained import FINISHED, Request, Retrained, Status, model_key
 from stores.specs import to_dict
 from stores.store import Store
 
@@ -41,38 +40,11 @@ class Way:
 
 @dataclass(frozen=True)
 class Wanted:
-    """One model to train: on which training pairs (bool [n_train]) and with which seed."""
+    """One model to train: on which training pairs (bool [n_train]), with which seed, whether to keep embeddings."""
 
     kept: np.ndarray
     seed: int
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Change of a target's model output f after retraining, in units of f, and of its cosine.
-
-    `changes` has one value per seed: f without the set minus the mean f of all control models there are, which is less
-    noisy than one control per seed; `random` likewise for as many pairs drawn at random. `deviation` is the standard
-    deviation over the seeds, nan for a single one.
-    """
-
-    change: float
-    deviation: float
-    changes: tuple[float, ...]
-    similarity_change: float
-    control_f: float
-    random: tuple[float, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "change": self.change,
-            "deviation": None if np.isnan(self.deviation) else self.deviation,
-            "changes": list(self.changes),
-            "similarity_change": self.similarity_change,
-            "control_f": self.control_f,
-            "seeds": len(self.changes),
-            "random": {"change": float(np.mean(self.random)), "changes": list(self.random)} if self.random else None,
-        }
+    embeddings: bool = False
 
 
 def way_of(store: Store, command: str | None = None) -> Way:
@@ -163,53 +135,6 @@ def wanted_models(store: Store, request: Request) -> list[Wanted]:
         if request.random_control:
             wanted.append(Wanted(kept_without(n, random_rows(n, len(set(request.rows)), seed)), seed))
     return wanted
-
-
-class Measurements:
-    """The retrained models of a store, each read once; opened anew to see what has been added since."""
-
-    def __init__(self, store: Store) -> None:
-        self.store, self.retrained = store, Retrained(store.path)
-        self._ways: dict[str | None, Way] = {}
-        self._models: dict[str, RetrainedModel] = {}
-
-    def model(self, kept: np.ndarray, seed: int, command: str | None = None) -> RetrainedModel | None:
-        """The model trained on these pairs with this seed; None when it is not there yet."""
-        if command not in self._ways:
-            self._ways[command] = way_of(self.store, command)
-        key = model_key(self._ways[command].digest, kept, seed)
-        if key not in self._models and self.retrained.has(key):
-            self._models[key] = self.retrained.read(key)
-        return self._models.get(key)
-
-    def of(self, request: Request, row: int | None = None) -> Measured | None:
-        """What a request's models say about a row (its target if None); None while no seed is finished."""
-        row = request.target if row is None else row
-        if row is None:
-            return None
-        n, command = self.store.n_train, request.command
-        without = kept_without(n, request.rows)
-        controls = [self.model(np.ones(n, dtype=bool), seed, command) for seed in range(MOST_SEEDS)]
-        controls = [model for model in controls if model is not None]
-        found = [self.model(without, seed, command) for seed in range(request.seeds)]
-        found = [model for model in found if model is not None]
-        if not controls or not found:
-            return None
-        f, similarity = (float(np.mean([getattr(c, name)[row] for c in controls])) for name in ("f", "similarity"))
-        drawn = []
-        for seed in range(request.seeds if request.random_control else 0):
-            other = self.model(kept_without(n, random_rows(n, len(set(request.rows)), seed)), seed, command)
-            if other is not None:
-                drawn.append(float(other.f[row]) - f)
-        changes = tuple(float(model.f[row]) - f for model in found)
-        return Measured(
-            change=float(np.mean(changes)),
-            deviation=float(np.std(changes, ddof=1)) if len(changes) > 1 else float("nan"),
-            changes=changes,
-            similarity_change=float(np.mean([model.similarity[row] for model in found])) - similarity,
-            control_f=f,
-            random=tuple(drawn),
-        )
 
 
 def start(store: Store, request: Request) -> str:

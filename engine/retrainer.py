@@ -68,12 +68,13 @@ class Retrainer:
             assert self.pairs is not None
             number = 1000 + wanted.seed  # apart from the run's own checkpoints
             clip = fit(spec.model, recipe, number, self.pairs, members, partial, report=report)
-        f, similarity = self.measure(clip.eval())
-        return RetrainedModel(wanted.kept, wanted.seed, f, similarity, time.monotonic() - begun)
+        f, similarity, image, text = self.measure(clip.eval())
+        measured = RetrainedModel(wanted.kept, wanted.seed, f, similarity, time.monotonic() - begun)
+        return replace(measured, image=image, text=text) if wanted.embeddings else measured
 
     @torch.no_grad()
-    def measure(self, clip: nn.Module) -> tuple[np.ndarray, np.ndarray]:
-        """f and cosine of every row: float32 [n] each.
+    def measure(self, clip: nn.Module) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """f and cosine of every row, float32 [n] each; image and caption embeddings, float32 [n, e] each.
 
         f is the mean over the store's first reference sets, embedded by this model and with its own scale, as the
         store's f is the mean over its checkpoints.
@@ -91,7 +92,7 @@ class Retrainer:
                 for keep, rows in zip(self.keep, self.references, strict=True)
             ]
         ).mean(dim=0)
-        return f.numpy(), (images * texts).sum(dim=1).numpy()
+        return f.numpy(), (images * texts).sum(dim=1).numpy(), images.numpy(), texts.numpy()
 
     def _by_command(self, members: np.ndarray, seed: int, partial: Path, report: Report) -> nn.Module:
         """Call the user's own training with a keep-list and load the weights it leaves."""

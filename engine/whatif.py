@@ -88,6 +88,15 @@ def curves(store: Store, target: Target, most: int) -> dict[str, np.ndarray]:
     return found
 
 
+def mean_effect(store: Store, removal: Removal) -> float | None:
+    """Predicted change of f of the mean held-out pair (at most 20,000 of them); None where none are held out."""
+    if not store.n_heldout:
+        return None
+    return float(
+        removal.effects(store, slice(store.n_train, min(store.n, store.n_train + AT_MOST_COLLATERAL))).mean()
+    )
+
+
 def collateral(store: Store, removal: Removal, target: Target, top: int) -> tuple[list[Ranked], list[Ranked]]:
     """The held-out pairs (training pairs where none are held out) that would fall most, and rise most, in f."""
     start = store.n_train if store.n_heldout else 0

@@ -111,6 +111,10 @@ class ExampleTable:
     def _rows(self) -> dict[str, int]:
         return {id_: row for row, id_ in enumerate(self.id)}
 
+    def find(self, id_: str) -> int | None:
+        """Row of an example id; None when there is none."""
+        return self._rows.get(id_)
+
     def row_of(self, id_: str) -> int:
         """Row of an example id. Raises StoreError when there is none."""
         try:

@@ -32,13 +32,18 @@ FINISHED = ("done", "cancelled", "failed")
 
 @dataclass(frozen=True)
 class RetrainedModel:
-    """One measurement. kept: bool [n_train]; f and similarity (cosine): float32 [n] of every row of the store."""
+    """One measurement. kept: bool [n_train]; f and similarity (cosine): float32 [n] of every row of the store.
+
+    image and text: unit embeddings of every row, float16 [n, e], where they were asked for.
+    """
 
     kept: np.ndarray
     seed: int
     f: np.ndarray
     similarity: np.ndarray
     seconds: float
+    image: np.ndarray | None = None
+    text: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,11 @@ class Retrained:
     def write(self, key: str, training: str, model: RetrainedModel) -> None:
         """Keep a measurement, whole or not at all."""
         buffer = io.BytesIO()
+        embeddings = {
+            name: values.astype(np.float16)
+            for name, values in (("image", model.image), ("text", model.text))
+            if values is not None
+        }
         np.savez(
             buffer,
             training=np.frombuffer(training.encode(), dtype=np.uint8),
@@ -118,6 +128,7 @@ class Retrained:
             f=model.f.astype(np.float32),
             similarity=model.similarity.astype(np.float32),
             seconds=np.float64(model.seconds),
+            **embeddings,  # type: ignore[arg-type]
         )
         self.model_path(key).parent.mkdir(parents=True, exist_ok=True)
         write_bytes(self.model_path(key), buffer.getvalue())
@@ -141,6 +152,8 @@ class Retrained:
                     f=found["f"],
                     similarity=found["similarity"],
                     seconds=float(found["seconds"]),
+                    image=found.get("image"),
+                    text=found.get("text"),
                 )
                 return found["training"].tobytes().decode(), model
         except (OSError, ValueError, KeyError) as error:

@@ -14,9 +14,9 @@ import pytest
 from engine.attribution import stored_target
 from engine.fit import fit
 from engine.live import LiveModels
+from engine.measurements import Measurements
 from engine.models import load_checkpoint
 from engine.retrain import (
-    Measurements,
     Wanted,
     cancel,
     history,
@@ -85,7 +85,7 @@ def test_a_retrained_model_is_what_fit_makes_of_the_kept_pairs(store, tmp_path):
     recipe = recipe_for(way.run.spec.recipe, store.n_train, int(kept.sum()))
     assert retrainer.pairs is not None
     clip = fit(way.run.spec.model, recipe, 1002, retrainer.pairs, np.flatnonzero(kept), tmp_path / "other").eval()
-    f, similarity = retrainer.measure(clip)
+    f, similarity, _, _ = retrainer.measure(clip)
     np.testing.assert_array_equal(found.f, f)
     np.testing.assert_array_equal(found.similarity, similarity)
 
@@ -94,7 +94,9 @@ def test_a_store_checkpoint_measures_as_the_store_says(store):
     """Measuring the store's first checkpoint against its own references gives the stored cosine, and f per reference set."""
     manifest = store.manifest
     retrainer = Retrainer(store, way_of(store))
-    f, similarity = retrainer.measure(load_checkpoint(manifest.model, store.path / manifest.checkpoints[0].path))
+    f, similarity, _, _ = retrainer.measure(
+        load_checkpoint(manifest.model, store.path / manifest.checkpoints[0].path)
+    )
     u, v = (np.asarray(store.array(0, name)[:]) for name in ("image_embedding", "text_embedding"))
     np.testing.assert_allclose(similarity, (u * v).sum(axis=1), atol=1e-5)
     featurizer = LiveModels(store).featurizers[0]
@@ -294,4 +296,4 @@ def test_the_target_of_a_job_need_not_be_held_out(store):
     request = Request(rows=(1,), seeds=1, target=0, random_control=False)
     train_models(store, wanted_models(store, request))
     assert Measurements(store).of(request) is not None
-    assert Measurements(store).of(request, row=store.n - 1) is not None
+    assert Measurements(store).of(request, rows=store.n - 1) is not None

@@ -151,3 +151,19 @@ def calibration(points: list[dict], predicted: np.ndarray, middle: np.ndarray, l
             "measured %{y:.2f}<extra></extra>",
         )  # fmt: skip
     return _frame(figure, 380, "predicted change of f (group)", "measured change of f")
+
+
+LINES = {"confirmed by you": "#7a4fc0", "this ranking": UP, "CLIP cosine": DOWN, "at random": "#8a8f98"}
+
+
+def found_over_inspected(lines: dict[str, tuple[np.ndarray, np.ndarray]], most: int) -> go.Figure:
+    """Wrong pairs found over pairs inspected, one line per ranking, up to `most` inspected."""
+    figure = go.Figure()
+    for name, (inspected, found) in lines.items():
+        shown = inspected <= most
+        figure.add_scatter(
+            x=inspected[shown], y=found[shown], name=name, mode="lines",
+            line={"color": LINES[name], "width": 2, "dash": "dot" if name == "at random" else "solid"},
+            hovertemplate="%{y:.0f} of %{x} were wrong<extra></extra>",
+        )  # fmt: skip
+    return _frame(figure, 380, "pairs inspected", "wrong pairs found")

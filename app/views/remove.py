@@ -13,7 +13,9 @@ from app.views.cards import ranked_list
 from app.views.charts import effect_curves
 from app.views.target import chosen_target, resolved
 from engine.attribution import Target, ranked
-from engine.whatif import Prediction, collateral, most_removable, predict
+from engine.decisions import confirmed_rows
+from engine.whatif import Prediction, collateral, mean_effect, most_removable, predict
+from stores.reviews import Reviews
 from stores.store import Store
 
 CHOICE_NAMES = {
@@ -22,6 +24,7 @@ CHOICE_NAMES = {
     "clip": "Most similar",
     "random": "At random",
     "picked": "Picked by hand",
+    "confirmed": "Confirmed on Hunt",
 }
 CHOICE_HELP = {
     "trak": "the pairs with the highest attribution to this target",
@@ -29,6 +32,11 @@ CHOICE_HELP = {
     "clip": "the pairs most similar to the target, by CLIP's own embeddings",
     "random": "drawn from all training pairs: what removing this many does anyway",
     "picked": "the pairs you picked here or on the Explore page",
+    "confirmed": "the pairs that reviewers found to be wrong or duplicates, without those whose caption was corrected",
+}
+NOTHING = {
+    "picked": "Nothing is picked yet. Press “Pick” beside pairs below, or on the Explore page.",
+    "confirmed": "No pair is confirmed as wrong yet. Review some on the Hunt page.",
 }
 EXPLANATION = """
 **Predicted change of f.** The model output *f* is the log odds that image and caption find each other; −1 divides the
@@ -59,11 +67,7 @@ def show(store: Store) -> None:
     write_view(view)
     rows = _rows(store, target, view)
     if not rows.size:
-        notice(
-            "Nothing is picked yet. Press “Pick” beside pairs below, or on the Explore page."
-            if view.choice == "picked"
-            else "This target has no such training pair. Choose another way to remove."
-        )
+        notice(NOTHING.get(view.choice, "This target has no such training pair. Choose another way to remove."))
         if view.choice == "picked":
             _to_pick(store, target, view)
         return
@@ -104,7 +108,7 @@ def _choice(store: Store, view: View) -> View:
     k = view.k
     if choice == "picked":
         st.button("Pick none", icon=":material/close:", on_click=drop_picked, disabled=not view.picked)
-    else:
+    elif choice != "confirmed":
         k = int(st.slider("How many", 1, most, default, key="k"))
     return replace(view, choice=str(choice), k=k)
 
@@ -112,6 +116,8 @@ def _choice(store: Store, view: View) -> View:
 def _rows(store: Store, target: Target, view: View) -> np.ndarray:
     if view.choice == "picked":
         return np.array([store.examples.row_of(id) for id in view.picked], dtype=np.int64)
+    if view.choice == "confirmed":
+        return confirmed_rows(store, Reviews(store.path).current())[: most_removable(store)]
     return caches.chosen_rows(store, target, view.choice, view.k or 1)
 
 
@@ -136,6 +142,12 @@ def _prediction(store: Store, target: Target, rows: np.ndarray, prediction: Pred
 
 def _collateral(store: Store, removal, target: Target) -> None:
     """Whom else the removal touches."""
+    overall = mean_effect(store, removal)
+    if overall is not None:
+        st.html(
+            f'<div class="tl-quiet">All {store.n_heldout:,} held-out pairs: predicted mean change of f '
+            f"<b>{number(overall)}</b> (group)</div>"
+        )
     falls, rises = collateral(store, removal, target, 5)
     whom = "held-out" if store.n_heldout else "training"
     for column, title, pairs, key in zip(

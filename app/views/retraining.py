@@ -8,7 +8,8 @@ import streamlit as st
 from app.markup import notice, number, text
 from app.views.charts import prediction_and_measurement
 from engine.attribution import Target
-from engine.retrain import Measurements, cancel, history, resume, start
+from engine.measurements import Measurements
+from engine.retrain import cancel, history, resume, start
 from engine.whatif import Prediction
 from stores.errors import TrakLensError
 from stores.retrained import Request, Retrained, Status
@@ -104,6 +105,13 @@ def _one(store: Store, job: Job, prediction: Prediction) -> None:
         f"{'seed' if len(found.changes) == 1 else 'seeds'}: <b>{number(found.change)}</b>{spread} · cosine "
         f"{number(found.similarity_change)}{drawn} · f with everything {number(found.control_f)}</div>"
     )
+    overall = Measurements(store).of(request, slice(store.n_train, store.n)) if store.n_heldout else None
+    if overall is not None:
+        others = f" · as many at random: {number(float(np.mean(overall.random)))}" if overall.random else ""
+        st.html(
+            f'<div class="tl-quiet">All {store.n_heldout:,} held-out pairs, measured: mean change of f '
+            f"<b>{number(overall.change)}</b>{others} · cosine {number(overall.similarity_change)}</div>"
+        )
 
 
 @st.fragment(run_every="1s")

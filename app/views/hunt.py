@@ -1,0 +1,188 @@
+"""Hunt: the training pairs most likely to have a wrong caption, one key per decision, undo, export."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import streamlit as st
+
+from app import caches
+from app.markup import notice, suggested, suspect_card, why_suspect
+from app.state import read_view, write_view
+from app.views import browse, hunt_export, hunt_table
+from app.views.cards import ranked_list
+from engine.decisions import DROPPED
+from engine.mislabeled import Suspects
+from engine.signals import REASONS
+from stores.errors import TrakLensError
+from stores.reviews import Review, Reviews
+from stores.store import Store
+
+TWICE = 2  # as many as are estimated to be wrong: the estimate is rather low
+QUEUES = (50, 100, 200, 500, 1_000, 2_000)
+MODES = {"pair": "One by one", "table": "Table", "found": "Found so far"}
+KEYS = {
+    "wrong": ("Wrong", "w", "the caption does not describe the image: out of the training list"),
+    "keep": ("Keep", "k", "the caption is right"),
+    "duplicate": ("Duplicate", "d", "a copy of another pair: out of the training list"),
+    "unsure": ("Unsure", "u", "cannot be told: stays in the training list"),
+}
+EXPLANATION = """
+**Probability.** How likely the caption is wrong, from all signals together. It is an estimate from the store alone; the
+share of confirmed ones among those you have reviewed says how good it is.
+
+**Percentiles.** 99 means: more suspect by this sign than 99 % of the training pairs. Signals disagree; a rare but right
+pair explains itself (high self-influence) without being wrong.
+
+**What decisions do.** *Wrong* and *duplicate* pairs leave the exported training list, unless a better caption was accepted.
+Everything is logged and can be undone; building the store again keeps it. Nothing is changed in your data.
+"""
+
+
+def show(store: Store) -> None:
+    """Draw the page; the pair under review is the one in the URL."""
+    suspects = caches.suspects_of(store)
+    reviews = Reviews(store.path)
+    decisions = reviews.current()
+    with st.sidebar:
+        browse.header(store)
+        size, reviewer = _settings(store, suspects)
+        hunt_export.show(store, suspects, decisions)
+    problem = st.session_state.pop("hunt-problem", None)
+    with st.container():
+        if problem:
+            notice(problem, kind="error")
+    queue = suspects.order[:size]
+    ids = [str(id) for id in store.examples.id[queue]]
+    _progress(ids, decisions)
+    mode = st.segmented_control(
+        "View", list(MODES), default="pair", required=True, format_func=MODES.__getitem__, key="hunt-mode",
+        label_visibility="collapsed",
+    )  # fmt: skip
+    if mode == "table":
+        hunt_table.show(store, suspects, queue, decisions, reviewer)
+    elif mode == "found":
+        hunt_export.found_so_far(store, suspects, ids, decisions)
+    else:
+        _one_by_one(store, suspects, queue, ids, decisions, reviewer)
+    with st.expander("What do these numbers mean?", icon=":material/help:"):
+        st.markdown(EXPLANATION)
+
+
+def _settings(store: Store, suspects: Suspects) -> tuple[int, str]:
+    """How many to look at, and who looks."""
+    sizes = [n for n in QUEUES if n < store.n_train] + [store.n_train]
+    wanted = next((n for n in sizes if n >= min(500, TWICE * suspects.expected_wrong)), sizes[-1])
+    size = st.selectbox(
+        "Look at", sizes, index=sizes.index(wanted),
+        format_func=lambda n: f"the {n:,} most suspect", key="queue",
+    )  # fmt: skip
+    st.html(
+        f'<div class="tl-quiet">About {suspects.expected_wrong:,.0f} of {store.n_train:,} captions are estimated to be '
+        "wrong.</div>"
+    )
+    reviewer = st.text_input(
+        "Your name", key="reviewer", max_chars=60, help="Recorded with your decisions; undo is yours."
+    )
+    return int(size), reviewer or ""
+
+
+def _progress(ids: list[str], decisions: dict[str, Review]) -> None:
+    done = [decisions[id] for id in ids if id in decisions]
+    bad = sum(review.decision in DROPPED for review in done)
+    words = f"{len(done):,} of {len(ids):,} reviewed"
+    if done:
+        words += f", {bad / len(done):.0%} confirmed"
+    st.progress(len(done) / max(1, len(ids)), text=words)
+
+
+def _one_by_one(
+    store: Store, suspects: Suspects, queue: np.ndarray, ids: list[str], decisions: dict[str, Review], reviewer: str
+) -> None:
+    view = read_view()
+    place = _place(ids, decisions, view.id)
+    row, id = int(queue[place]), ids[place]
+    write_view(replace(view, id=id, caption=None, contrast=None))
+    review = decisions.get(id)
+    _decide(store, ids, place, decisions, reviewer)
+    left, right = st.columns([2, 3], gap="medium")
+    with left:
+        chips = () if review is None else (f"decided: {review.decision}", *filter(None, (review.caption,)))
+        st.html(
+            suspect_card(
+                row, store.examples.caption[row], caches.stamp(store.path), chips=chips,
+                place=f"suspect {place + 1:,} of {len(ids):,}", probability=float(suspects.probability[row]),
+            )
+        )  # fmt: skip
+    with right:
+        st.html(why_suspect([(REASONS[name], suspects.percentile(name, row)) for name in REASONS]))
+        st.html(suggested(caches.suggestions_of(store, row)))
+    target = caches.target_of(store, row)
+    ranking = caches.ranking_of(store, target, "trak", 5)
+    for column, title, pairs, key in zip(
+        st.columns(2, gap="medium"),
+        ("What taught the models this pair", "What spoke against it"),
+        (ranking.proponents, ranking.opponents),
+        ("for", "against"),
+        strict=True,
+    ):
+        with column:
+            st.html(f'<div class="tl-head">{title}</div>')
+            ranked_list(store, pairs, key=f"hunt-{key}", chips={row: ("this pair itself",)})
+
+
+def _place(ids: list[str], decisions: dict[str, Review], wanted: str | None) -> int:
+    """The pair to show: the one in the URL if it is in the queue, else the first without a decision, else the first."""
+    if wanted in ids:
+        return ids.index(wanted)
+    return _next(ids, decisions, -1)
+
+
+def _next(ids: list[str], decisions, place: int) -> int:
+    """The first pair without a decision after `place`, then from the beginning; the following pair if there is none."""
+    order = [*range(place + 1, len(ids)), *range(place + 1)]
+    return next((i for i in order if ids[i] not in decisions), order[0])
+
+
+def _decide(store: Store, ids: list[str], place: int, decisions: dict[str, Review], reviewer: str) -> None:
+    """The keys, and what they do."""
+    id, reviews = ids[place], Reviews(store.path)
+    following = ids[_next(ids, {**decisions, id: None}, place)]
+
+    def go(to: str) -> None:
+        write_view(replace(read_view(), id=to, caption=None, contrast=None))
+
+    def decide(decision: str, caption: str | None = None) -> None:
+        if _recorded(lambda: reviews.decide([id], decision, reviewer=reviewer, caption=caption)):
+            go(following)
+
+    def correct() -> None:
+        better = caches.suggestions_of(store, store.examples.row_of(id))
+        if better:
+            decide("wrong", better[0])
+
+    def undo() -> None:
+        undone = _recorded(lambda: reviews.undo(reviewer))
+        if undone and undone[0] in ids:
+            go(undone[0])
+
+    with st.container(horizontal=True, key="hunt-keys"):
+        for decision, (label, key, help) in KEYS.items():
+            st.button(label, key=f"decide-{decision}", shortcut=key, help=help, on_click=decide, args=(decision,))
+            if decision == "wrong":
+                st.button(
+                    "Wrong, take the likelier caption", key="decide-better", shortcut="t", on_click=correct,
+                    help="the pair stays, with the likelier caption shown below",
+                )  # fmt: skip
+        st.button("Undo", key="hunt-undo", shortcut="z", on_click=undo, help="take back your last decision")
+        st.button("Back", key="hunt-back", shortcut="b", on_click=go, args=(ids[place - 1],))
+        st.button("Next", key="hunt-next", shortcut="n", on_click=go, args=(ids[(place + 1) % len(ids)],))
+
+
+def _recorded(act: Callable[[], tuple]) -> tuple | None:
+    """Do something to the log; a failure is shown on the page, and nothing moves on."""
+    try:
+        return act()
+    except TrakLensError as error:
+        st.session_state["hunt-problem"] = str(error)
+        return None
