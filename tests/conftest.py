@@ -145,7 +145,13 @@ def visit(browser):
     """Open an address in a fresh window; anything fetched from outside fails the test."""
     contexts, outside = [], []
 
-    def open_page(url: str, width: int = 1440, height: int = 900, scheme: str = "light"):
+    def open_page(
+        url: str,
+        width: int = 1440,
+        height: int = 900,
+        scheme: str = "light",
+        ready: tuple[str, ...] = (".tl-target", ".js-plotly-plot"),
+    ):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
@@ -159,8 +165,8 @@ def visit(browser):
             ),
         )
         page.goto(url)
-        page.wait_for_selector(".tl-target")
-        page.wait_for_selector(".js-plotly-plot")
+        for selector in ready:
+            page.wait_for_selector(selector)
         return page
 
     yield open_page
