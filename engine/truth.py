@@ -24,7 +24,7 @@ def wrong_pairs(store: Store, column: str) -> np.ndarray:
         wrong = np.array([value.strip().casefold() in YES for value in values])
     else:
         template = store.manifest.dataset.caption_template
-        wrong = np.array([_differs(c, v, template) for c, v in zip(captions, values, strict=True)])
+        wrong = np.array([differs(c, v, template) for c, v in zip(captions, values, strict=True)])
     if wrong.all() or not wrong.any():
         what = "every pair is wrong" if wrong.all() else "no pair is wrong"
         raise UsageError("--truth", f"{column!r}, by which {what}", "a column of true captions", "Name another one.")
@@ -46,7 +46,7 @@ def _plausible(store: Store, column: str) -> bool:
         return False
 
 
-def _differs(caption: str, truth: str, template: str | None) -> bool:
+def differs(caption: str, truth: str, template: str | None) -> bool:
     """Whether a caption is not the true one, given in full or as the value the template is filled with."""
     if caption == truth:
         return False

@@ -1,20 +1,19 @@
 """Hunt: the training pairs most likely to have a wrong caption, one key per decision, undo, export."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import streamlit as st
 
 from app import caches
-from app.markup import notice, suggested, suspect_card, why_suspect
+from app.markup import suggested, suspect_card, why_suspect
 from app.state import read_view, write_view
 from app.views import browse, hunt_export, hunt_table
 from app.views.cards import ranked_list
+from app.views.review import problem, recorded
 from engine.decisions import DROPPED
 from engine.mislabeled import Suspects
 from engine.signals import REASONS
-from stores.errors import TrakLensError
 from stores.reviews import Review, Reviews
 from stores.store import Store
 
@@ -48,10 +47,7 @@ def show(store: Store) -> None:
         browse.header(store)
         size, reviewer = _settings(store, suspects)
         hunt_export.show(store, suspects, decisions)
-    problem = st.session_state.pop("hunt-problem", None)
-    with st.container():
-        if problem:
-            notice(problem, kind="error")
+    problem()
     queue = suspects.order[:size]
     ids = [str(id) for id in store.examples.id[queue]]
     _progress(ids, decisions)
@@ -153,7 +149,7 @@ def _decide(store: Store, ids: list[str], place: int, decisions: dict[str, Revie
         write_view(replace(read_view(), id=to, caption=None, contrast=None))
 
     def decide(decision: str, caption: str | None = None) -> None:
-        if _recorded(lambda: reviews.decide([id], decision, reviewer=reviewer, caption=caption)):
+        if recorded(lambda: reviews.decide([id], decision, reviewer=reviewer, caption=caption)):
             go(following)
 
     def correct() -> None:
@@ -162,7 +158,7 @@ def _decide(store: Store, ids: list[str], place: int, decisions: dict[str, Revie
             decide("wrong", better[0])
 
     def undo() -> None:
-        undone = _recorded(lambda: reviews.undo(reviewer))
+        undone = recorded(lambda: reviews.undo(reviewer))
         if undone and undone[0] in ids:
             go(undone[0])
 
@@ -177,12 +173,3 @@ def _decide(store: Store, ids: list[str], place: int, decisions: dict[str, Revie
         st.button("Undo", key="hunt-undo", shortcut="z", on_click=undo, help="take back your last decision")
         st.button("Back", key="hunt-back", shortcut="b", on_click=go, args=(ids[place - 1],))
         st.button("Next", key="hunt-next", shortcut="n", on_click=go, args=(ids[(place + 1) % len(ids)],))
-
-
-def _recorded(act: Callable[[], tuple]) -> tuple | None:
-    """Do something to the log; a failure is shown on the page, and nothing moves on."""
-    try:
-        return act()
-    except TrakLensError as error:
-        st.session_state["hunt-problem"] = str(error)
-        return None

@@ -6,6 +6,7 @@ import streamlit as st
 
 from app import caches
 from app.markup import picture
+from app.views.review import recorded
 from engine.mislabeled import Suspects
 from stores.reviews import DECISIONS, Review, Reviews
 from stores.store import Store
@@ -29,11 +30,11 @@ def show(store: Store, suspects: Suspects, queue: np.ndarray, decisions: dict[st
     chosen = [str(frame["id"].iloc[i]) for i in event.selection.rows if i < len(frame)]  # type: ignore[attr-defined]
 
     def decide(decision: str) -> None:
-        Reviews(store.path).decide(chosen, decision, reviewer=reviewer)
-        st.session_state.pop("hunt-table", None)
+        if recorded(lambda: Reviews(store.path).decide(chosen, decision, reviewer=reviewer)):
+            st.session_state.pop("hunt-table", None)
 
     def undo() -> None:
-        Reviews(store.path).undo(reviewer)
+        recorded(lambda: Reviews(store.path).undo(reviewer))
 
     with st.container(horizontal=True):
         st.html(f'<div class="tl-quiet">{len(chosen):,} selected</div>')
