@@ -15,6 +15,7 @@ from engine.attribution import Ranking, Target, rank, score_histogram, score_sam
 from engine.browse import striking_pair
 from engine.calibration import Calibration, Point, calibration_from, points
 from engine.evaluate import kept_evaluation
+from engine.health import Health, health_of
 from engine.hunt import KnownTruth, known_truth
 from engine.mislabeled import Suspects, find_suspects
 from engine.removal import Removal, remove
@@ -158,6 +159,16 @@ def calibration_of(store: Store) -> tuple[Calibration | None, list[Point]]:
 def _calibration(key: str, done: int, _store: Store) -> tuple[Calibration | None, list[Point]]:
     found = points(_store)
     return calibration_from(found), found
+
+
+def health_of_store(store: Store) -> list[Health]:
+    """How healthy each checkpoint is."""
+    return _health(_key(store), store)
+
+
+@st.cache_resource(max_entries=2, show_spinner="Reading the spectra …")
+def _health(key: str, _store: Store) -> list[Health]:
+    return health_of(_store)
 
 
 def evaluation_of(store: Store) -> dict | None:

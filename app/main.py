@@ -7,7 +7,7 @@ import streamlit as st
 
 from app.caches import current_store
 from app.markup import notice
-from app.views import evaluate, explore, hunt, remove
+from app.views import about, evaluate, explore, hunt, remove
 from stores.errors import TrakLensError
 from stores.store import Store
 
@@ -35,6 +35,10 @@ def evaluate_page() -> None:
     _guarded(evaluate.show)
 
 
+def store_page() -> None:
+    _guarded(about.show)
+
+
 HERE = Path(__file__).parent
 st.set_page_config(page_title="TrakLens", page_icon=str(HERE / "icon.svg"), layout="wide")
 st.html(HERE / "style.css")
@@ -44,6 +48,7 @@ st.navigation(
         st.Page(remove_page, title="Remove", url_path="remove"),
         st.Page(hunt_page, title="Hunt", url_path="hunt"),
         st.Page(evaluate_page, title="Evaluate", url_path="evaluate"),
+        st.Page(store_page, title="Store", url_path="store"),
     ],
     position="top",
 ).run()

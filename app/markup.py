@@ -88,6 +88,12 @@ def target_card(target: Target, image: str, chips: tuple[str, ...], rivals: tupl
     )
 
 
+def facts_table(facts: list[tuple[str, str]]) -> str:
+    """Names and values, one per line."""
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{text(value, 400)}</td></tr>" for name, value in facts)
+    return f'<div class="tl-scroll"><table class="tl-table tl-pairs"><tbody>{rows}</tbody></table></div>'
+
+
 def suspect_card(
     row: int, caption: str, version: int, *, place: str, probability: float, chips: tuple[str, ...] = ()
 ) -> str:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from engine.health import health_of
+from engine.reproduce import commands
 from stores.checksums import files_of
 from stores.specs import to_dict
 from stores.store import Store, open_store
@@ -25,7 +25,8 @@ def describe(path: Path, *, verify: bool = False) -> dict[str, Any]:
         "damping": manifest.score.damping,
         "model_output": f"{manifest.model_output.kind}, temperature {manifest.model_output.temperature}, "
         f"{manifest.model_output.n_reference} reference pairs",
-        "health": [health(store, m) for m in range(store.n_checkpoints)],
+        "health": [found.in_words() for found in health_of(store)],
+        "commands": commands(store),
         "index": {"type": manifest.score.index} | manifest.recall,
         "data": manifest.dataset.root,
         "created": manifest.created,
@@ -38,17 +39,11 @@ def describe(path: Path, *, verify: bool = False) -> dict[str, Any]:
     return found
 
 
-def health(store: Store, m: int) -> str:
-    """One line about a checkpoint: how well it fits, and how well its Gram matrix is conditioned.
-
-    The effective rank is (Σλ)² / Σλ² of the spectrum; the condition number is that of the damped matrix.
-    """
-    eigenvalues = np.maximum(np.asarray(store.array(m, "gram_eigenvalues")[:], dtype=np.float64), 0)
-    ridge = store.manifest.score.damping * eigenvalues.mean()
-    p = float(np.asarray(store.array(m, "p")[: store.n_train]).mean())
-    rank = eigenvalues.sum() ** 2 / max(float((eigenvalues**2).sum()), 1e-300)
-    condition = (eigenvalues[0] + ridge) / max(eigenvalues[-1] + ridge, 1e-300)
-    line = f"checkpoint {m}: mean p {p:.2f} on training pairs"
-    if store.n_heldout:
-        line += f", {float(np.asarray(store.array(m, 'p')[store.n_train :]).mean()):.2f} held-out"
-    return f"{line}; effective rank of G {rank:.0f} of {len(eigenvalues)}, condition {condition:.2g} after damping"
+def disk_use(store: Store) -> dict[str, int]:
+    """Bytes by part of the store, the largest first; what came after the build (reviews, retrained models, …) included."""
+    found: dict[str, int] = {}
+    for path in store.path.rglob("*"):
+        if path.is_file():
+            part = path.relative_to(store.path).parts[0]
+            found[part] = found.get(part, 0) + path.stat().st_size
+    return dict(sorted(found.items(), key=lambda item: -item[1]))

@@ -167,3 +167,20 @@ def found_over_inspected(lines: dict[str, tuple[np.ndarray, np.ndarray]], most: 
             hovertemplate="%{y:.0f} of %{x} were wrong<extra></extra>",
         )  # fmt: skip
     return _frame(figure, 380, "pairs inspected", "wrong pairs found")
+
+
+def spectra(eigenvalues: list[np.ndarray], ridges: list[float]) -> go.Figure:
+    """Eigenvalues of each checkpoint's Gram matrix, descending, on log axes; dotted: what the damping adds."""
+    figure = go.Figure()
+    shades = [f"hsl({215 + 18 * m}, 55%, 50%)" for m in range(len(eigenvalues))]
+    for m, (values, ridge) in enumerate(zip(eigenvalues, ridges, strict=True)):
+        places = np.unique(np.geomspace(1, values.size, min(200, values.size)).astype(int))
+        shown = np.maximum(values[places - 1], 1e-12 * max(float(values[0]), 1e-12))
+        figure.add_scatter(
+            x=places, y=shown, mode="lines", name=f"checkpoint {m}", line={"color": shades[m], "width": 1.5},
+            hovertemplate="eigenvalue %{x}: %{y:.3g}<extra></extra>",
+        )  # fmt: skip
+        figure.add_hline(y=ridge, line_dash="dot", line_color=shades[m], line_width=1)
+    figure.update_xaxes(type="log")
+    figure.update_yaxes(type="log", exponentformat="power")
+    return _frame(figure, 300, "place", "eigenvalue of ΦᵀΦ")
