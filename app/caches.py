@@ -12,7 +12,7 @@ import numpy as np
 import streamlit as st
 
 from engine.attribution import Ranking, Target, rank, score_histogram, score_sample, stored_target
-from engine.browse import striking_pair
+from engine.browse import Found, find_by_meaning, striking_pair
 from engine.calibration import Calibration, Point, calibration_from, points
 from engine.evaluate import kept_evaluation
 from engine.health import Health, health_of
@@ -78,6 +78,18 @@ def _live_models(key: str, _store: Store) -> "tuple[LiveModels, Lock]":
     from engine.live import LiveModels
 
     return LiveModels(_store), Lock()
+
+
+def found_by_meaning(store: Store, text: str, split: str, page: int, per_page: int) -> Found:
+    """Pairs whose images match a text best, by the models' own text tower. Raises DataError for unusable words."""
+    return find_by_meaning(store, _meaning(_key(store), store, text), split=split, page=page, per_page=per_page)
+
+
+@st.cache_resource(max_entries=256, show_spinner="Asking the models …")
+def _meaning(key: str, _store: Store, text: str) -> np.ndarray:
+    models, lock = _live_models(key, _store)
+    with lock:
+        return models.meaning(text)
 
 
 def ask(store: Store, id: str, image: bytes | None, caption: str | None, contrast: str | None) -> Target:

@@ -1,5 +1,6 @@
 """Find pairs of a store to ask about: search in the captions, and one striking pair to begin with. No torch here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ def find_pairs(store: Store, text: str = "", *, split: str = "all", page: int = 
 
     split: "all", "train" or "heldout". Pages count from 1; a page past the end is the last one.
     """
-    start, stop = {"train": (0, store.n_train), "heldout": (store.n_train, store.n)}.get(split, (0, store.n))
+    start, stop = _span(store, split)
     words = text.casefold().split()
     if words:
         captions, ids = store.examples.caption, store.examples.id
@@ -38,8 +39,39 @@ def find_pairs(store: Store, text: str = "", *, split: str = "all", page: int = 
         total = len(rows)
     else:
         rows, total = range(start, stop), stop - start
+    return _page(rows, total, page, per_page)
+
+
+def _span(store: Store, split: str) -> tuple[int, int]:
+    """First row and end of a split."""
+    return {"train": (0, store.n_train), "heldout": (store.n_train, store.n)}.get(split, (0, store.n))
+
+
+def _page(rows: Sequence[int] | np.ndarray, total: int, page: int, per_page: int) -> Found:
+    """One page of the rows found; a page past the end is the last one."""
     page = max(1, min(page, -(-total // per_page)))
-    return Found(tuple(rows[(page - 1) * per_page : page * per_page]), total)
+    return Found(tuple(int(row) for row in rows[(page - 1) * per_page : page * per_page]), total)
+
+
+def find_by_meaning(
+    store: Store, words: np.ndarray, *, split: str = "all", page: int = 1, per_page: int = 24
+) -> Found:
+    """Pairs whose images lie nearest to a text, by mean cosine over the checkpoints, nearest first.
+
+    words: its text embeddings, unit rows [M, e]. split and pages as in `find_pairs`; every pair of the split is found.
+    """
+    start, stop = _span(store, split)
+    query = np.zeros((store.n_checkpoints, 2, words.shape[1]), dtype=np.float32)
+    query[:, 0] = words
+    cosines = [2 * store.similarity.scores(query.ravel())]
+    if store.n_heldout:
+        heldout = slice(store.n_train, store.n)
+        products = [
+            np.asarray(store.array(m, "image_embedding")[heldout]) @ words[m] for m in range(store.n_checkpoints)
+        ]
+        cosines.append(np.mean(products, axis=0))
+    order = start + np.argsort(-np.concatenate(cosines)[start:stop], kind="stable")
+    return _page(order, stop - start, page, per_page)
 
 
 def striking_pair(store: Store, *, seed: int = 0) -> int:

@@ -19,7 +19,7 @@ from engine.attribution import Target, retrieval_ranks
 from engine.data import open_image
 from engine.features import Featurizer, References
 from engine.model_output import keep_mask
-from engine.models import image_pixels, load_checkpoint, make_tokenizer
+from engine.models import image_pixels, image_size, load_checkpoint, make_tokenizer
 from stores.errors import DataError, ModelError
 from stores.store import Store
 
@@ -93,6 +93,13 @@ class LiveModels:
             pair[m, 1] = featurizer.embed(pixels, tokens)[0][0]
         _, rows = self.store.similarity.search(pair.reshape(1, -1), 1)
         return self.store.examples.caption[int(rows[0, 0])]
+
+    def meaning(self, text: str) -> np.ndarray:
+        """Text embeddings of some words: unit rows float32 [M, e]. Raises DataError for unusable words."""
+        tokens = self.tokenize([_checked(text)])
+        size = image_size(self.store.manifest.model)
+        blank = torch.zeros((1, 3, size, size), dtype=torch.uint8)
+        return np.stack([featurizer.embed(blank, tokens)[1][0] for featurizer in self.featurizers])
 
     def _pair(self, picture: Image.Image, image_id: str, caption: str) -> Target:
         pixels, tokens = self.to_pixels(picture)[None], self.tokenize([caption])

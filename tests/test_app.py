@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
@@ -84,8 +85,11 @@ def test_choosing_a_pair_changes_the_url_and_the_target(at, tiny_store):
     at.button(key="browse-3").click().run()
     assert at.query_params["id"] == str(open_store(tiny_store).examples.id[3])
     assert "/app/static/large/3.webp" in _html(at)
-    at.button(key="open-0-2").click().run()
-    assert at.query_params["id"] != str(open_store(tiny_store).examples.id[3])
+    store = open_store(tiny_store)
+    proponents = rank(store, stored_target(store, 3)).proponents
+    place = next(i for i, pair in enumerate(proponents) if pair.row != 3)
+    at.button(key=f"open-0-{place + 1}").click().run()
+    assert at.query_params["id"] == proponents[place].id
     assert not at.exception
 
 
@@ -99,6 +103,28 @@ def test_search_narrows_the_list(at, tiny_store):
     at.text_input(key="search").set_value("no caption has this").run()
     assert "No caption has all these words" in _html(at)
     assert not at.exception
+
+
+def test_search_by_meaning_orders_pairs_by_the_models_own_text_tower(at, tiny_store):
+    from engine.browse import find_by_meaning
+    from engine.live import LiveModels
+
+    store = open_store(tiny_store)
+    words = LiveModels(store).meaning("a red sign")
+    cosines = np.mean(
+        [np.asarray(store.array(m, "image_embedding")[:]) @ words[m] for m in range(store.n_checkpoints)], axis=0
+    )
+    assert find_by_meaning(store, words).total == store.n
+    found = find_by_meaning(store, words, per_page=store.n).rows
+    np.testing.assert_allclose(cosines[list(found)], np.sort(cosines)[::-1], atol=2e-3)
+    heldout = find_by_meaning(store, words, split="heldout", per_page=5).rows
+    assert heldout[0] == store.n_train + int(np.argmax(cosines[store.n_train :]))
+    at.run()
+    at.session_state["search-by"] = "meaning"
+    at.run()
+    at.text_input(key="search").set_value("a red sign").run()
+    assert not at.exception
+    assert at.button(key=f"browse-{found[0]}")
 
 
 def test_another_caption_asks_the_models(at, tiny_store):

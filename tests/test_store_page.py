@@ -57,7 +57,9 @@ def test_the_commands_shown_make_the_same_store_again(store, tmp_path):
     found = open_store(again)
     for part in ("dataset", "model", "model_output", "projection", "score"):
         assert to_dict(getattr(found.manifest, part)) == to_dict(getattr(store.manifest, part))
-    np.testing.assert_allclose(found.array(1, "phi")[:], store.array(1, "phi")[:], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        np.asarray(found.array(1, "phi")[:]), np.asarray(store.array(1, "phi")[:]), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_without_a_run_only_the_build_is_shown(store, tmp_path):

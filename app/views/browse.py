@@ -2,26 +2,39 @@
 
 import streamlit as st
 
+from app import caches
 from app.caches import stamp
-from app.markup import browse_card, text
+from app.markup import browse_card, notice, text
 from app.state import View, go_to
 from engine.browse import SPLITS, find_pairs
+from stores.errors import TrakLensError
 from stores.store import Store
 
 PER_PAGE = 18
+WAYS = {"words": "By words", "meaning": "By meaning"}
 SPLIT_NAMES = {"all": "All", "train": "Training", "heldout": "Held-out"}
 
 
 def show(store: Store, view: View) -> None:
     """Draw the sidebar; picking a pair changes the URL."""
     header(store)
+    by = st.segmented_control(
+        "Search by",
+        list(WAYS),
+        default="words",
+        required=True,
+        format_func=WAYS.__getitem__,
+        key="search-by",
+        label_visibility="collapsed",
+        on_change=_first_page,
+    )
     wanted = st.text_input(
-        "Search captions",
+        "Search",
         key="search",
-        placeholder="Search captions",
+        placeholder="Search captions" if by == "words" else "What should the image show?",
         icon=":material/search:",
         label_visibility="collapsed",
-        live=True,
+        live=by == "words",
         max_chars=500,
     )
     splits = SPLITS if store.n_heldout else ("all",)
@@ -36,7 +49,14 @@ def show(store: Store, view: View) -> None:
         on_change=_first_page,
     )
     page = st.session_state.get("page", 1)
-    found = find_pairs(store, wanted or "", split=split or "all", page=page, per_page=PER_PAGE)
+    if by == "meaning" and (wanted or "").strip():
+        try:
+            found = caches.found_by_meaning(store, str(wanted), split or "all", page, PER_PAGE)
+        except TrakLensError as error:
+            notice(str(error), kind="error")
+            return
+    else:
+        found = find_pairs(store, wanted or "", split=split or "all", page=page, per_page=PER_PAGE)
     if not found.total:
         st.html('<div class="tl-quiet">No caption has all these words. Try fewer, or another split.</div>')
         return
