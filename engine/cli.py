@@ -54,6 +54,7 @@ Template = Annotated[
 Sample = Annotated[int | None, typer.Option(help="Take only this many pairs, drawn with --seed.")]
 app.command()(cli_removal.remove)
 app.command()(cli_removal.evaluate)
+app.command()(cli_removal.report)
 app.command()(cli_hunt.hunt)
 app.command()(cli_hunt.export)
 

@@ -70,6 +70,32 @@ def _removal_facts(found: dict[str, Any]) -> dict[str, str]:
     return facts
 
 
+def report(
+    store: StoreDir,
+    id: Annotated[str, typer.Option(help="Example id of the target.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")],
+    top: Annotated[int, typer.Option(help="How many proponents and opponents.")] = 10,
+    without: Annotated[int | None, typer.Option(help="Also what removing this many top proponents would do.")] = None,
+) -> None:
+    """Write one target, and what a removal would do to it, as a single HTML file with its pictures inside."""
+    from engine.attribution import ranked, stored_target
+    from engine.export import save
+    from engine.report import report as make
+    from engine.whatif import choose, prediction_of
+    from stores.store import open_store
+
+    opened = open_store(store)
+    target = stored_target(opened, id)
+    removed, prediction = None, None
+    if without is not None:
+        rows = choose(opened, target, "trak", without)
+        scores = opened.influence.scores(target.influence_query, rows)
+        removed = [ranked(opened, int(row), float(score)) for row, score in zip(rows, scores, strict=True)]
+        prediction = prediction_of(opened, target, rows)
+    save(make(opened, target, top=top, removed=removed, prediction=prediction).encode("utf-8", "replace"), out)
+    results.print(f"{out}", highlight=False, soft_wrap=True)
+
+
 def evaluate(
     store: StoreDir,
     subsets: Annotated[int, typer.Option(help="Random halves of the training set to train models on.")] = 32,

@@ -64,9 +64,9 @@ def test_a_retraining_survives_a_reload_and_ends_beside_its_prediction(visit, ow
     page.reload()
     page.wait_for_selector(".tl-big")
     page.wait_for_function("() => document.body.innerText.includes('Measured with 3 seeds')", timeout=120_000)
-    assert page.locator(".st-key-check .js-plotly-plot").count() == 1
-    assert page.get_by_role("button", name="Retrain with more seeds").count() == 1
-    assert page.locator('[data-testid="stProgress"]').count() == 0
+    page.locator(".st-key-check .js-plotly-plot").wait_for()
+    page.get_by_role("button", name="Retrain with more seeds").wait_for()  # drawn after the plot, in the same rerun
+    page.locator('[data-testid="stProgress"]').wait_for(state="detached")
     page.locator(".st-key-retraining").scroll_into_view_if_needed()
     shot(page, "remove-retrained")
     assert page.evaluate("document.documentElement.scrollWidth") <= 1440

@@ -10,6 +10,7 @@ from app.state import METHODS, TOPS, View, follow_url, read_view, write_view
 from app.views import ask, browse
 from app.views.cards import ranked_list
 from app.views.charts import score_distribution
+from app.views.download import report_button
 from app.views.target import chosen_target, resolved
 from engine.attribution import Target, shared_rows
 from stores.store import Store
@@ -68,6 +69,7 @@ def show(store: Store) -> None:
     view = replace(view, method=str(method), top=int(top))
     write_view(view)
     _rankings(store, target, view)
+    report_button(store, target)
     with st.expander("What do these numbers mean?", icon=":material/help:"):
         st.markdown(EXPLANATION)
 

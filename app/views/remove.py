@@ -11,6 +11,7 @@ from app.state import CHOICES, View, drop_picked, read_view, write_view
 from app.views import ask, browse, retraining
 from app.views.cards import ranked_list
 from app.views.charts import effect_curves
+from app.views.download import report_button
 from app.views.target import chosen_target, resolved
 from engine.attribution import Target, ranked
 from engine.decisions import confirmed_rows
@@ -92,6 +93,7 @@ def show(store: Store) -> None:
         ranked_list(store, found, key="removed", picked=view.picked)
         if len(rows) > 50:
             st.html(f'<div class="tl-quiet">and {len(rows) - 50:,} more</div>')
+    report_button(store, target, removed=_as_ranked(store, target, rows), prediction=prediction)
     with st.expander("What do these numbers mean?", icon=":material/help:"):
         st.markdown(EXPLANATION)
 
