@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
+from engine import filters
 from engine.attribution import Ranking, Target, rank, score_histogram, score_sample, stored_target
 from engine.browse import Found, find_by_meaning, striking_pair
 from engine.calibration import Calibration, Point, calibration_from, points
+from engine.embedding_map import Painted, map_of, paint
 from engine.evaluate import kept_evaluation
 from engine.health import Health, health_of
 from engine.hunt import KnownTruth, known_truth
@@ -80,9 +82,12 @@ def _live_models(key: str, _store: Store) -> "tuple[LiveModels, Lock]":
     return LiveModels(_store), Lock()
 
 
-def found_by_meaning(store: Store, text: str, split: str, page: int, per_page: int) -> Found:
+def found_by_meaning(
+    store: Store, text: str, split: str, where: np.ndarray | None, page: int, per_page: int
+) -> Found:
     """Pairs whose images match a text best, by the models' own text tower. Raises DataError for unusable words."""
-    return find_by_meaning(store, _meaning(_key(store), store, text), split=split, page=page, per_page=per_page)
+    words = _meaning(_key(store), store, text)
+    return find_by_meaning(store, words, split=split, where=where, page=page, per_page=per_page)
 
 
 @st.cache_resource(max_entries=256, show_spinner="Asking the models …")
@@ -90,6 +95,39 @@ def _meaning(key: str, _store: Store, text: str) -> np.ndarray:
     models, lock = _live_models(key, _store)
     with lock:
         return models.meaning(text)
+
+
+def attributes_of(store: Store) -> dict[str, tuple[str, ...]]:
+    """Recorded attributes that pairs can be chosen by, with their values."""
+    return _attributes(_key(store), store)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _attributes(key: str, _store: Store) -> dict[str, tuple[str, ...]]:
+    return filters.attributes_of(_store)
+
+
+def having(store: Store, name: str, value: str) -> np.ndarray:
+    """Pairs of which the data set records this value: bool [n]."""
+    return _having(_key(store), store, name, value)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _having(key: str, _store: Store, name: str, value: str) -> np.ndarray:
+    return filters.having(_store, name, value)
+
+
+def order_values(store: Store, order: str, target: Target | None) -> np.ndarray | None:
+    """What to sort pairs by, lowest first; None for the stored order."""
+    if order == "stored":
+        return None
+    of = target if order in ("proponents", "opponents") else None
+    return _order(_key(store), store, order, of.key if of else "", of)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _order(key: str, _store: Store, order: str, target_key: str, _target: Target | None) -> np.ndarray | None:
+    return filters.order_values(_store, order, None if _target is None else _target.influence_query)
 
 
 def ask(store: Store, id: str, image: bytes | None, caption: str | None, contrast: str | None) -> Target:
@@ -196,6 +234,21 @@ def suspects_of(store: Store) -> Suspects:
 @st.cache_resource(max_entries=2, show_spinner="Looking for wrong captions …")
 def _suspects(key: str, kept: int, _store: Store) -> Suspects:
     return find_suspects(_store)
+
+
+def painted_map(store: Store, target: Target, side: str, colour: str) -> Painted:
+    """The training pairs on a plane, coloured for a target."""
+    if colour == "wrong":
+        values = suspects_of(store).probability
+    else:
+        query = target.influence_query if colour == "trak" else target.similarity_query
+        values = (store.influence if colour == "trak" else store.similarity).scores(query)
+    return paint(store, _map(_key(store), store), side, values, target.row)
+
+
+@st.cache_resource(max_entries=2, show_spinner="Drawing the map …")
+def _map(key: str, _store: Store) -> np.ndarray:
+    return map_of(_store)
 
 
 def suggestions_of(store: Store, row: int) -> list[str]:

@@ -7,7 +7,7 @@ import streamlit as st
 
 from app.caches import current_store
 from app.markup import notice
-from app.views import about, evaluate, explore, hunt, remove
+from app.views import about, embedding_map, evaluate, explore, hunt, remove, tray
 from stores.errors import TrakLensError
 from stores.store import Store
 
@@ -21,6 +21,10 @@ def _guarded(show: Callable[[Store], None]) -> None:
 
 def explore_page() -> None:
     _guarded(explore.show)
+
+
+def map_page() -> None:
+    _guarded(embedding_map.show)
 
 
 def remove_page() -> None:
@@ -42,13 +46,13 @@ def store_page() -> None:
 HERE = Path(__file__).parent
 st.set_page_config(page_title="TrakLens", page_icon=str(HERE / "icon.svg"), layout="wide")
 st.html(HERE / "style.css")
-st.navigation(
-    [
-        st.Page(explore_page, title="Explore", url_path="explore", default=True),
-        st.Page(remove_page, title="Remove", url_path="remove"),
-        st.Page(hunt_page, title="Hunt", url_path="hunt"),
-        st.Page(evaluate_page, title="Evaluate", url_path="evaluate"),
-        st.Page(store_page, title="Store", url_path="store"),
-    ],
-    position="top",
-).run()
+pages = {
+    "explore": st.Page(explore_page, title="Explore", url_path="explore", default=True),
+    "map": st.Page(map_page, title="Map", url_path="map"),
+    "remove": st.Page(remove_page, title="Remove", url_path="remove"),
+    "hunt": st.Page(hunt_page, title="Hunt", url_path="hunt"),
+    "evaluate": st.Page(evaluate_page, title="Evaluate", url_path="evaluate"),
+    "store": st.Page(store_page, title="Store", url_path="store"),
+}
+st.session_state[tray.PAGES] = pages
+st.navigation(list(pages.values()), position="top").run()

@@ -63,6 +63,36 @@ def browse_card(row: int, caption: str, version: int, chosen: bool) -> str:
     )
 
 
+def tray_card(rows: list[int], total: int, version: int) -> str:
+    """The pictures of picked pairs, the first of them, and how many there are."""
+    pictures = "".join(f'<img src="{picture(row, version)}" alt="picked pair {row}" loading="lazy">' for row in rows)
+    more = f"<span>+{total - len(rows):,}</span>" if total > len(rows) else ""
+    return (
+        f'<div class="tl-tray"><div class="tl-quiet"><b>{total:,} {"pair" if total == 1 else "pairs"} picked</b></div>'
+        f"<div>{pictures}{more}</div></div>"
+    )
+
+
+def picked_card(row: int, caption: str, version: int, score: float, chosen: bool) -> str:
+    """One cell of a grid of selected pairs, with its influence."""
+    sign = "up" if score >= 0 else "down"
+    return (
+        f'<div class="tl-cell{" tl-chosen" if chosen else ""}"><img src="{picture(row, version)}" alt="" loading="lazy">'
+        f'<div class="tl-cell-score tl-{sign}-ink">{number(score)}</div>'
+        f'<div class="tl-cell-caption">{text(caption, 90)}</div></div>'
+    )
+
+
+def target_line(target: Target, image: str) -> str:
+    """The pair in question in one line."""
+    against = f' <span class="tl-quiet">rather than “{text(target.contrast)}”</span>' if target.contrast else ""
+    return (
+        f'<section class="tl-target tl-target-small"><img class="tl-thumb" src="{escape(image, quote=True)}" '
+        f'alt="the chosen image"><div class="tl-about"><div class="tl-title">{text(target.caption)}</div>{against}</div>'
+        "</section>"
+    )
+
+
 def target_card(target: Target, image: str, chips: tuple[str, ...], rivals: tuple[int, int]) -> str:
     """The pair in question: picture, caption, and how well the models match the two.
 
@@ -86,6 +116,11 @@ def target_card(target: Target, image: str, chips: tuple[str, ...], rivals: tupl
         f'<div class="tl-about"><div class="tl-title">{text(target.caption)}</div>{against}<div>{labels}</div>'
         f'<dl class="tl-facts">{cells}</dl></div></section>'
     )
+
+
+def story_card(sentences: list[str], trust: str) -> str:
+    """What is worth seeing, and in smaller print how far to trust it."""
+    return f'<div class="tl-story">{text(" ".join(sentences))}<div class="tl-quiet">{text(trust)}</div></div>'
 
 
 def facts_table(facts: list[tuple[str, str]]) -> str:

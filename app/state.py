@@ -1,5 +1,5 @@
 """What the pages show, as the URL has it:
-`?id=…&caption=…&contrast=…&method=…&top=…&choice=…&k=…&pick=…,…`.
+`?id=…&caption=…&contrast=…&method=…&top=…&choice=…&k=…&queue=…&pick=…,…`.
 """
 
 from dataclasses import dataclass, replace
@@ -10,14 +10,14 @@ METHODS = ("trak", "clip", "both")
 TOPS = (5, 10, 20, 50)
 CHOICES = ("trak", "greedy", "clip", "random", "picked", "confirmed")
 MOST_PICKED = 200
-NAMES = ("id", "caption", "contrast", "method", "top", "choice", "k", "pick")
+NAMES = ("id", "caption", "contrast", "method", "top", "choice", "k", "queue", "pick")
 
 
 @dataclass(frozen=True)
 class View:
     """A target and how to look at it. `caption` and `contrast` are questions about the stored pair's image.
 
-    `choice`, `k` and `picked` (ids of training pairs) say what to remove.
+    `choice`, `k` and `picked` (ids of training pairs) say what to remove; `queue` what to review.
     """
 
     id: str | None = None
@@ -27,6 +27,7 @@ class View:
     top: int = 10
     choice: str = "trak"
     k: int | None = None
+    queue: str = "suspects"
     picked: tuple[str, ...] = ()
 
 
@@ -47,6 +48,7 @@ def read_view() -> View:
         top=int(top) if top.isdecimal() and int(top) in TOPS else 10,
         choice=choice if choice in CHOICES else "trak",
         k=int(k) if k.isdecimal() and 0 < len(k) < 7 and int(k) > 0 else None,
+        queue="picked" if found.get("queue") == "picked" else "suspects",
         picked=tuple(dict.fromkeys(id for id in found.get("pick", "").split(",") if id))[:MOST_PICKED],
     )
 
@@ -61,6 +63,7 @@ def write_view(view: View) -> None:
         "top": None if view.top == 10 else str(view.top),
         "choice": None if view.choice == "trak" else view.choice,
         "k": None if view.k is None else str(view.k),
+        "queue": None if view.queue == "suspects" else view.queue,
         "pick": ",".join(view.picked) or None,
     }
     for name, value in values.items():
@@ -92,7 +95,14 @@ def toggle_picked(id: str) -> None:
     write_view(replace(view, picked=picked[:MOST_PICKED]))
 
 
+def add_picked(ids: tuple[str, ...]) -> None:
+    """Add training pairs to the picked ones, as many as there is room for."""
+    view = read_view()
+    write_view(replace(view, picked=tuple(dict.fromkeys((*view.picked, *ids)))[:MOST_PICKED]))
+
+
 def drop_picked() -> None:
     """Pick none."""
     view = read_view()
-    write_view(replace(view, picked=(), choice="trak" if view.choice == "picked" else view.choice))
+    choice = "trak" if view.choice == "picked" else view.choice
+    write_view(replace(view, picked=(), choice=choice, queue="suspects"))

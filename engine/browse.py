@@ -1,6 +1,5 @@
 """Find pairs of a store to ask about: search in the captions, and one striking pair to begin with. No torch here."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,24 +21,38 @@ class Found:
     total: int
 
 
-def find_pairs(store: Store, text: str = "", *, split: str = "all", page: int = 1, per_page: int = 24) -> Found:
-    """Pairs whose caption holds every word of `text` (any case), or whose id is `text`, in row order.
+def find_pairs(
+    store: Store,
+    text: str = "",
+    *,
+    split: str = "all",
+    where: np.ndarray | None = None,
+    by: np.ndarray | None = None,
+    page: int = 1,
+    per_page: int = 24,
+) -> Found:
+    """Pairs whose caption holds every word of `text` (any case), or whose id is `text`.
 
-    split: "all", "train" or "heldout". Pages count from 1; a page past the end is the last one.
+    split: "all", "train" or "heldout". where: only these pairs, bool [n]. by: sort by these values, lowest first,
+    [n]; row order if None. Pages count from 1; a page past the end is the last one.
     """
     start, stop = _span(store, split)
     words = text.casefold().split()
     if words:
         captions, ids = store.examples.caption, store.examples.id
-        rows = [
+        found = [
             row
             for row in range(start, stop)
             if ids[row] == text.strip() or all(word in captions[row].casefold() for word in words)
         ]
-        total = len(rows)
+        rows = np.array(found, dtype=np.int64)
     else:
-        rows, total = range(start, stop), stop - start
-    return _page(rows, total, page, per_page)
+        rows = np.arange(start, stop)
+    if where is not None:
+        rows = rows[where[rows]]
+    if by is not None:
+        rows = rows[np.argsort(by[rows], kind="stable")]
+    return _page(rows, page, per_page)
 
 
 def _span(store: Store, split: str) -> tuple[int, int]:
@@ -47,20 +60,25 @@ def _span(store: Store, split: str) -> tuple[int, int]:
     return {"train": (0, store.n_train), "heldout": (store.n_train, store.n)}.get(split, (0, store.n))
 
 
-def _page(rows: Sequence[int] | np.ndarray, total: int, page: int, per_page: int) -> Found:
+def _page(rows: np.ndarray, page: int, per_page: int) -> Found:
     """One page of the rows found; a page past the end is the last one."""
-    page = max(1, min(page, -(-total // per_page)))
-    return Found(tuple(int(row) for row in rows[(page - 1) * per_page : page * per_page]), total)
+    page = max(1, min(page, -(-len(rows) // per_page)))
+    return Found(tuple(int(row) for row in rows[(page - 1) * per_page : page * per_page]), len(rows))
 
 
 def find_by_meaning(
-    store: Store, words: np.ndarray, *, split: str = "all", page: int = 1, per_page: int = 24
+    store: Store,
+    words: np.ndarray,
+    *,
+    split: str = "all",
+    where: np.ndarray | None = None,
+    page: int = 1,
+    per_page: int = 24,
 ) -> Found:
     """Pairs whose images lie nearest to a text, by mean cosine over the checkpoints, nearest first.
 
-    words: its text embeddings, unit rows [M, e]. split and pages as in `find_pairs`; every pair of the split is found.
+    words: its text embeddings, unit rows [M, e]. split, where and pages as in `find_pairs`.
     """
-    start, stop = _span(store, split)
     query = np.zeros((store.n_checkpoints, 2, words.shape[1]), dtype=np.float32)
     query[:, 0] = words
     cosines = [2 * store.similarity.scores(query.ravel())]
@@ -70,8 +88,7 @@ def find_by_meaning(
             np.asarray(store.array(m, "image_embedding")[heldout]) @ words[m] for m in range(store.n_checkpoints)
         ]
         cosines.append(np.mean(products, axis=0))
-    order = start + np.argsort(-np.concatenate(cosines)[start:stop], kind="stable")
-    return _page(order, stop - start, page, per_page)
+    return find_pairs(store, split=split, where=where, by=-np.concatenate(cosines), page=page, per_page=per_page)
 
 
 def striking_pair(store: Store, *, seed: int = 0) -> int:

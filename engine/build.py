@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from engine.data import open_image
+from engine.embedding_map import write_map
 from engine.estimate import probe
 from engine.features import Featurizer, References
 from engine.gradients import STRATEGIES
@@ -71,6 +72,7 @@ def build_store(
             if not builder.is_done(f"precondition {m}"):
                 _precondition(builder, m, report)
         write_indices(builder, report)
+        write_map(builder, report)
         builder.finish()
 
 

@@ -13,6 +13,7 @@ THUMBNAILS = "thumbnails"
 INFLUENCE = "influence"  # influence.faiss and influence.json
 SIMILARITY = "similarity"
 REVIEWS = "reviews.sqlite"  # people's decisions: no checksum, never touched by a build
+MAP = "map.npy"  # the pairs on a plane; a store without it computes it when asked
 HUNT = "hunt.npz"  # the suspects, computed when first asked for: likewise, gone after a rebuild
 RETRAINED = "retrained"  # measurements of retrained models and their jobs: likewise
 EVALUATION = "evaluation.json"  # what `traklens evaluate` found: likewise

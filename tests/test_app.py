@@ -101,7 +101,7 @@ def test_search_narrows_the_list(at, tiny_store):
     assert 0 < expected < 80
     assert f"{expected:,} pairs" in _html(at)
     at.text_input(key="search").set_value("no caption has this").run()
-    assert "No caption has all these words" in _html(at)
+    assert "No pair has all this" in _html(at)
     assert not at.exception
 
 

@@ -5,6 +5,7 @@ import streamlit as st
 
 from app import caches
 from app.markup import facts_table, text
+from app.state import read_view
 from app.views import browse
 from app.views.charts import spectra
 from engine.health import Health, unseen_by
@@ -25,7 +26,7 @@ to it.
 def show(store: Store) -> None:
     """Draw the page."""
     with st.sidebar:
-        browse.header(store)
+        browse.header(store, read_view())
         st.html('<div class="tl-quiet">This page is about the whole store, not about one pair.</div>')
     manifest = store.manifest
     st.html('<div class="tl-title">What this store is</div>')

@@ -6,6 +6,7 @@ from app import caches
 from app.caches import stamp
 from app.markup import browse_card, notice, text
 from app.state import View, go_to
+from app.views import filters, tray
 from engine.browse import SPLITS, find_pairs
 from stores.errors import TrakLensError
 from stores.store import Store
@@ -17,7 +18,7 @@ SPLIT_NAMES = {"all": "All", "train": "Training", "heldout": "Held-out"}
 
 def show(store: Store, view: View) -> None:
     """Draw the sidebar; picking a pair changes the URL."""
-    header(store)
+    header(store, view)
     by = st.segmented_control(
         "Search by",
         list(WAYS),
@@ -26,7 +27,7 @@ def show(store: Store, view: View) -> None:
         format_func=WAYS.__getitem__,
         key="search-by",
         label_visibility="collapsed",
-        on_change=_first_page,
+        on_change=filters.first_page,
     )
     wanted = st.text_input(
         "Search",
@@ -46,19 +47,22 @@ def show(store: Store, view: View) -> None:
         format_func=SPLIT_NAMES.__getitem__,
         key="split",
         label_visibility="collapsed",
-        on_change=_first_page,
+        on_change=filters.first_page,
     )
+    by_meaning = by == "meaning" and bool((wanted or "").strip())
+    where, order = filters.show(store, view, sortable=not by_meaning)
     page = st.session_state.get("page", 1)
-    if by == "meaning" and (wanted or "").strip():
+    if by_meaning:
         try:
-            found = caches.found_by_meaning(store, str(wanted), split or "all", page, PER_PAGE)
+            found = caches.found_by_meaning(store, str(wanted), split or "all", where, page, PER_PAGE)
         except TrakLensError as error:
             notice(str(error), kind="error")
             return
     else:
-        found = find_pairs(store, wanted or "", split=split or "all", page=page, per_page=PER_PAGE)
+        words = "" if by == "meaning" else wanted or ""
+        found = find_pairs(store, words, split=split or "all", where=where, by=order, page=page, per_page=PER_PAGE)
     if not found.total:
-        st.html('<div class="tl-quiet">No caption has all these words. Try fewer, or another split.</div>')
+        st.html('<div class="tl-quiet">No pair has all this. Try fewer words, another split or no filter.</div>')
         return
     st.html(f'<div class="tl-quiet">{found.total:,} {"pair" if found.total == 1 else "pairs"}</div>')
     version = stamp(store.path)
@@ -73,20 +77,17 @@ def show(store: Store, view: View) -> None:
         st.pagination(pages, key="page", max_visible_pages=5)
 
 
-def header(store: Store) -> None:
-    """What the store is, in two lines."""
+def header(store: Store, view: View) -> None:
+    """What the store is, in two lines, and the tray."""
     manifest = store.manifest
     st.html(
         '<div class="tl-brand">TrakLens</div><div class="tl-quiet">'
         f"{text(_name(store))} · {store.n_train:,} training and {store.n_heldout:,} held-out pairs · "
         f"{store.n_checkpoints} × {text(manifest.model.name)}</div>"
     )
+    tray.show(store, view)
 
 
 def _name(store: Store) -> str:
     """What people will know the store by: its folder, or the one above where it is just called "store"."""
     return store.path.parent.name if store.path.name == "store" else store.path.name
-
-
-def _first_page() -> None:
-    st.session_state["page"] = 1

@@ -4,6 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from engine.baselines import NAMES
+from engine.embedding_map import Painted
 
 UP, DOWN = "#2f74d0", "#d9652b"
 
@@ -184,3 +185,60 @@ def spectra(eigenvalues: list[np.ndarray], ridges: list[float]) -> go.Figure:
     figure.update_xaxes(type="log")
     figure.update_yaxes(type="log", exponentformat="power")
     return _frame(figure, 300, "place", "eigenvalue of ΦᵀΦ")
+
+
+GREY = "#a9aeb8"
+MOST_VECTOR_POINTS = 5_000  # drawn as shapes, which every browser can; more go to the graphics card
+VALUE_NAMES = {"trak": "influence", "clip": "similarity", "wrong": "probability"}
+
+
+def pairs_on_a_plane(found: Painted, colour: str) -> go.Figure:
+    """All training pairs as points with their row number, and the target as a ring."""
+    n = len(found.rows)
+    scatter = go.Scatter if n <= MOST_VECTOR_POINTS else go.Scattergl
+    scale = (
+        [[0, DOWN], [0.5, GREY], [1, UP]] if colour == "trak" else [[0, GREY], [1, UP if colour == "clip" else DOWN]]
+    )
+    figure = go.Figure(
+        scatter(
+            x=found.xy[:, 0],
+            y=found.xy[:, 1],
+            customdata=found.rows,
+            mode="markers",
+            marker={
+                "size": 7 if n <= 3_000 else 5 if n <= 20_000 else 3,
+                "opacity": 0.8,
+                "color": found.values,
+                "colorscale": scale,
+                "cmin": -found.limit if colour == "trak" else 0,
+                "cmax": found.limit,
+                "colorbar": {
+                    "title": {"text": VALUE_NAMES[colour], "side": "right"},
+                    "thickness": 12,
+                    "outlinewidth": 0,
+                },
+                "line": {"width": 0},
+            },
+            unselected={"marker": {"opacity": 0.15}},
+            hovertemplate=f"pair %{{customdata}}<br>{VALUE_NAMES[colour]} %{{marker.color:.3g}}<extra></extra>",
+        )
+    )
+    if found.target is not None:
+        ring = {"size": 20, "symbol": "circle-open", "color": "#7a4fc0", "line": {"width": 3}}
+        figure.add_trace(
+            scatter(
+                x=found.target[:1],
+                y=found.target[1:],
+                mode="markers",
+                marker=ring,
+                hoverinfo="skip",
+                unselected={"marker": {"opacity": 1}},
+            )
+        )
+    figure.update_layout(
+        height=560, margin={"l": 0, "r": 0, "t": 8, "b": 0}, showlegend=False, dragmode="lasso", uirevision="map"
+    )
+    hidden = {"showticklabels": False, "showgrid": False, "zeroline": False}
+    figure.update_xaxes(**hidden)
+    figure.update_yaxes(**hidden, scaleanchor="x")
+    return figure

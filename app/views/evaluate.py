@@ -5,6 +5,7 @@ import streamlit as st
 
 from app.caches import calibration_of, evaluation_of
 from app.markup import notice, number, span, text
+from app.state import read_view
 from app.views import browse
 from app.views.charts import calibration, drops, efficacy_over_cost
 from engine.baselines import NAMES
@@ -27,7 +28,7 @@ best, chosen on the other half of the targets.
 def show(store: Store) -> None:
     """Draw the page."""
     with st.sidebar:
-        browse.header(store)
+        browse.header(store, read_view())
         st.html('<div class="tl-quiet">This page is about the whole store, not about one pair.</div>')
     found = evaluation_of(store)
     st.html('<div class="tl-title">How far can these attributions be trusted?</div>')

@@ -5,7 +5,7 @@ from dataclasses import replace
 import streamlit as st
 
 from app import caches
-from app.markup import notice, target_card, text
+from app.markup import notice, story_card, target_card, text
 from app.state import METHODS, TOPS, View, follow_url, read_view, write_view
 from app.views import ask, browse
 from app.views.cards import ranked_list
@@ -13,6 +13,7 @@ from app.views.charts import score_distribution
 from app.views.download import report_button
 from app.views.target import chosen_target, resolved
 from engine.attribution import Target, shared_rows
+from engine.story import story, trust
 from stores.store import Store
 
 METHOD_NAMES = {"trak": "Influential (TRAK)", "clip": "Similar (CLIP)", "both": "Side by side"}
@@ -89,10 +90,7 @@ def _rankings(store: Store, target: Target, view: View) -> None:
     trak = caches.ranking_of(store, target, "trak", view.top)
     clip = caches.ranking_of(store, target, "clip", view.top)
     shared = shared_rows(trak, clip)
-    st.html(
-        f'<div class="tl-quiet"><b>{len(shared)} of {len(trak.proponents)}</b> top proponents are also among the '
-        f"{len(clip.proponents)} most similar training pairs.</div>"
-    )
+    st.html(story_card(story(store, target, trak, clip), trust(store)))
     if view.method == "both":
         columns = [("trak", 0, trak.proponents), ("clip", 0, clip.proponents)]
     else:

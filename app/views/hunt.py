@@ -7,10 +7,11 @@ import streamlit as st
 
 from app import caches
 from app.markup import suggested, suspect_card, why_suspect
-from app.state import read_view, write_view
+from app.state import View, read_view, write_view
 from app.views import browse, hunt_export, hunt_table
 from app.views.cards import ranked_list
 from app.views.review import problem, recorded
+from app.views.target import picked_rows
 from engine.decisions import DROPPED
 from engine.mislabeled import Suspects
 from engine.signals import REASONS
@@ -18,6 +19,7 @@ from stores.reviews import Review, Reviews
 from stores.store import Store
 
 TWICE = 2  # as many as are estimated to be wrong: the estimate is rather low
+PICKED = 0  # in place of a size: the pairs in the tray
 QUEUES = (50, 100, 200, 500, 1_000, 2_000)
 MODES = {"pair": "One by one", "table": "Table", "found": "Found so far"}
 KEYS = {
@@ -43,12 +45,12 @@ def show(store: Store) -> None:
     suspects = caches.suspects_of(store)
     reviews = Reviews(store.path)
     decisions = reviews.current()
+    view = read_view()
     with st.sidebar:
-        browse.header(store)
-        size, reviewer = _settings(store, suspects)
+        browse.header(store, view)
+        queue, reviewer = _settings(store, suspects, view)
         hunt_export.show(store, suspects, decisions)
     problem()
-    queue = suspects.order[:size]
     ids = [str(id) for id in store.examples.id[queue]]
     _progress(ids, decisions)
     mode = st.segmented_control(
@@ -65,14 +67,18 @@ def show(store: Store) -> None:
         st.markdown(EXPLANATION)
 
 
-def _settings(store: Store, suspects: Suspects) -> tuple[int, str]:
-    """How many to look at, and who looks."""
+def _settings(store: Store, suspects: Suspects, view: View) -> tuple[np.ndarray, str]:
+    """Which training rows to look at, the most suspect first, and who looks."""
+    picked = picked_rows(store, view)
     sizes = [n for n in QUEUES if n < store.n_train] + [store.n_train]
     wanted = next((n for n in sizes if n >= min(500, TWICE * suspects.expected_wrong)), sizes[-1])
+    options = [*([PICKED] if picked.size else []), *sizes]
+    first = PICKED if picked.size and view.queue == "picked" else wanted
     size = st.selectbox(
-        "Look at", sizes, index=sizes.index(wanted),
-        format_func=lambda n: f"the {n:,} most suspect", key="queue",
+        "Look at", options, index=options.index(first), key="queue",
+        format_func=lambda n: f"the {picked.size:,} picked" if n == PICKED else f"the {n:,} most suspect",
     )  # fmt: skip
+    write_view(replace(view, queue="picked" if size == PICKED else "suspects"))
     st.html(
         f'<div class="tl-quiet">About {suspects.expected_wrong:,.0f} of {store.n_train:,} captions are estimated to be '
         "wrong.</div>"
@@ -80,7 +86,8 @@ def _settings(store: Store, suspects: Suspects) -> tuple[int, str]:
     reviewer = st.text_input(
         "Your name", key="reviewer", max_chars=60, help="Recorded with your decisions; undo is yours."
     )
-    return int(size), reviewer or ""
+    order = suspects.order
+    return order[np.isin(order, picked)] if size == PICKED else order[:size], reviewer or ""
 
 
 def _progress(ids: list[str], decisions: dict[str, Review]) -> None:

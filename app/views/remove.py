@@ -12,7 +12,7 @@ from app.views import ask, browse, retraining
 from app.views.cards import ranked_list
 from app.views.charts import effect_curves
 from app.views.download import report_button
-from app.views.target import chosen_target, resolved
+from app.views.target import chosen_target, picked_rows, resolved
 from engine.attribution import Target, ranked
 from engine.decisions import confirmed_rows
 from engine.whatif import Prediction, collateral, mean_effect, most_removable, predict
@@ -117,7 +117,7 @@ def _choice(store: Store, view: View) -> View:
 
 def _rows(store: Store, target: Target, view: View) -> np.ndarray:
     if view.choice == "picked":
-        return np.array([store.examples.row_of(id) for id in view.picked], dtype=np.int64)
+        return picked_rows(store, view)
     if view.choice == "confirmed":
         return confirmed_rows(store, Reviews(store.path).current())[: most_removable(store)]
     return caches.chosen_rows(store, target, view.choice, view.k or 1)

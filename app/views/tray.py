@@ -1,0 +1,36 @@
+"""The tray: pairs picked on any page, on the way to a removal or a review. Drawn in the sidebar of every page."""
+
+from dataclasses import replace
+
+import streamlit as st
+
+from app.caches import stamp
+from app.markup import tray_card
+from app.state import View, drop_picked, read_view, write_view
+from app.views.target import picked_rows
+from stores.store import Store
+
+SHOWN = 12
+PAGES = "pages"  # where the router keeps its pages, by url path
+
+
+def show(store: Store, view: View) -> None:
+    """Nothing while no pair is picked; else their pictures and what can be done with them."""
+    rows = picked_rows(store, view).tolist()
+    if not rows:
+        return
+    with st.container(key="tray"):
+        st.html(tray_card(rows[:SHOWN], len(rows), stamp(store.path)))
+        with st.container(horizontal=True, gap="xxsmall"):
+            if st.button("Simulate", key="tray-remove", help="what the models would do without them"):
+                _leave_for("remove", replace(read_view(), choice="picked"))
+            if st.button("Review", key="tray-hunt", help="decide on them one by one"):
+                _leave_for("hunt", replace(read_view(), queue="picked", id=None))
+            st.button("Empty", key="tray-empty", type="tertiary", on_click=drop_picked, help="pick none")
+
+
+def _leave_for(path: str, view: View) -> None:
+    write_view(view)
+    for key in ("choice", "queue"):  # the other page's widgets follow the view, not what they showed last
+        st.session_state.pop(key, None)
+    st.switch_page(st.session_state[PAGES][path])

@@ -1,0 +1,52 @@
+"""What is worth seeing about a target, in plain sentences, and how far it can be trusted. No torch."""
+
+from engine.attribution import Ranking, Target, shared_rows
+from engine.baselines import NAMES
+from engine.evaluate import kept_evaluation
+from stores.store import Store
+
+
+def story(store: Store, target: Target, trak: Ranking, clip: Ranking) -> list[str]:
+    """How rare the caption is, and whether what taught the models the match is what looks alike."""
+    captions = store.examples.caption[: store.n_train]
+    same = int((captions == target.caption).sum())
+    taught = sum(pair.caption == target.caption for pair in trak.proponents)
+    shown = len(trak.proponents)
+    shared = len(shared_rows(trak, clip))
+    return [
+        _rarity(store, target, same, taught, shown),
+        f"{shared} of the {shown} top proponents {'is' if shared == 1 else 'are'} also among the {len(clip.proponents)} most "
+        "similar training pairs"
+        + (": being similar is not the same as having influence." if 2 * shared <= shown else "."),
+    ]
+
+
+def trust(store: Store) -> str:
+    """How well the scores of this store predict retraining, in one sentence."""
+    found = kept_evaluation(store)
+    if found is None or "trak" not in found["lds"]:
+        return "How well these scores predict retraining has not been evaluated on this store yet."
+    scores = {name: row["mean"] for name, row in found["lds"].items()}
+    others = {name: value for name, value in scores.items() if name not in ("trak", "random")}
+    sentence = f"On this store TRAK predicts retrained models with rank correlation {scores['trak']:.2f}"
+    if others:
+        best = max(others, key=lambda name: others[name])
+        sentence += f" (the best other method, {NAMES[best]}: {others[best]:.2f})"
+    return sentence + ": trust the order of many more than the score of one."
+
+
+def _rarity(store: Store, target: Target, same: int, taught: int, shown: int) -> str:
+    own = target.row is not None and target.row < store.n_train
+    others = same - own
+    if not others:
+        return (
+            f"No {'other ' if own else ''}training pair has this caption: the match was learned from other captions."
+        )
+    if others == 1 and same == 1:
+        return (
+            f"The only training pair with this caption is {'' if taught else 'not '}among the {shown} top proponents."
+        )
+    there = f"{same:,} of {store.n_train:,} training pairs have this very caption"
+    if taught == 0:
+        return f"{there}; none of them is among the {shown} top proponents."
+    return f"{there}; of the {shown} top proponents {taught} {'is' if taught == 1 else 'are'} among them."
