@@ -12,7 +12,7 @@ import numpy as np
 import streamlit as st
 
 from engine import filters
-from engine.attribution import Ranking, Target, rank, score_histogram, score_sample, stored_target
+from engine.attribution import Ranking, Target, rank, rival_caption, score_histogram, score_sample, stored_target
 from engine.browse import Found, find_by_meaning, striking_pair
 from engine.calibration import Calibration, Point, calibration_from, points
 from engine.embedding_map import Painted, map_of, paint
@@ -157,6 +157,16 @@ def ranking_of(store: Store, target: Target, method: str, top: int) -> Ranking:
 @st.cache_resource(max_entries=256, show_spinner=False)
 def _ranking(key: str, target_key: str, _store: Store, _target: Target, method: str, top: int) -> Ranking:
     return rank(_store, _target, top=top, method=method)
+
+
+def rival_of(store: Store, target: Target) -> str | None:
+    """The caption that the models match best with the target's image, other than its own."""
+    return _rival(_key(store), target.key, store, target)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _rival(key: str, target_key: str, _store: Store, _target: Target) -> str | None:
+    return rival_caption(_store, _target)
 
 
 def histogram_of(store: Store, target: Target, method: str):

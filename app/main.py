@@ -7,7 +7,7 @@ import streamlit as st
 
 from app.caches import current_store
 from app.markup import notice
-from app.views import about, embedding_map, evaluate, explore, hunt, remove, tray
+from app.views import about, embedding_map, evaluate, explore, hunt, keys, remove, tray
 from stores.errors import TrakLensError
 from stores.store import Store
 
@@ -56,3 +56,4 @@ pages = {
 }
 st.session_state[tray.PAGES] = pages
 st.navigation(list(pages.values()), position="top").run()
+keys.show()

@@ -16,6 +16,12 @@ def text(value: str, longest: int | None = None) -> str:
     return f'<bdi dir="auto">{escape(value, quote=True)}</bdi>'
 
 
+def title(caption: str) -> str:
+    """A caption in large; a long one scrolls, by keyboard too."""
+    scrolls = ' tl-long" tabindex="0" role="region" aria-label="caption' if len(caption) > LONGEST / 2 else ""
+    return f'<div class="tl-title{scrolls}"><div role="heading" aria-level="1">{text(caption)}</div></div>'
+
+
 def picture(row: int, version: int, size: str = "thumb") -> str:
     """The address of a stored picture; the version changes when the store is built again."""
     return f"/app/static/{size}/{row}.webp?v={version}"
@@ -88,7 +94,7 @@ def target_line(target: Target, image: str) -> str:
     against = f' <span class="tl-quiet">rather than “{text(target.contrast)}”</span>' if target.contrast else ""
     return (
         f'<section class="tl-target tl-target-small"><img class="tl-thumb" src="{escape(image, quote=True)}" '
-        f'alt="the chosen image"><div class="tl-about"><div class="tl-title">{text(target.caption)}</div>{against}</div>'
+        f'alt="the chosen image"><div class="tl-about">{title(target.caption)}{against}</div>'
         "</section>"
     )
 
@@ -106,14 +112,14 @@ def target_card(target: Target, image: str, chips: tuple[str, ...], rivals: tupl
         ("Probability p", f"{target.p[0]:.2f} · {target.p[1]:.2f}", "caption by image · image by caption"),
     ]
     cells = "".join(
-        f'<div class="tl-fact"><dt>{escape(name)}</dt><dd>{escape(value)}</dd><small>{escape(unit)}</small></div>'
+        f'<div class="tl-fact"><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(unit)}</small></dd></div>'
         for name, value, unit in facts
     )
     labels = "".join(f'<span class="tl-chip">{escape(chip)}</span>' for chip in chips)
     against = f'<div class="tl-against">rather than “{text(target.contrast)}”</div>' if target.contrast else ""
     return (
         f'<section class="tl-target"><img class="tl-picture" src="{escape(image, quote=True)}" alt="the chosen image">'
-        f'<div class="tl-about"><div class="tl-title">{text(target.caption)}</div>{against}<div>{labels}</div>'
+        f'<div class="tl-about">{title(target.caption)}{against}<div>{labels}</div>'
         f'<dl class="tl-facts">{cells}</dl></div></section>'
     )
 
@@ -137,13 +143,19 @@ def suspect_card(
     return (
         f'<section class="tl-suspect"><img class="tl-suspect-picture" src="{picture(row, version, "large")}" '
         f'alt="the image under review"><div class="tl-quiet">{escape(place)}</div>'
-        f'<div class="tl-title">{text(caption)}</div>'
+        f"{title(caption)}"
         f'<div><span class="tl-chip tl-chip-strong">{_share(probability)} likely wrong</span>{labels}</div></section>'
     )
 
 
 def _share(probability: float) -> str:
     return "over 99%" if probability > 0.99 else f"{probability:.0%}"
+
+
+def legend(keys: dict[str, str]) -> str:
+    """What each key does."""
+    rows = "".join(f"<kbd>{escape(key)}</kbd><span>{escape(what)}</span>" for key, what in keys.items())
+    return f'<div class="tl-keys">{rows}</div>'
 
 
 def why_suspect(reasons: list[tuple[str, float]]) -> str:

@@ -102,13 +102,27 @@ def retrieval_ranks(
     """
     pair = similarity_query.reshape(store.n_checkpoints, 2, -1)
     own = float((pair[:, 0] * pair[:, 1]).sum()) / (2 * store.n_checkpoints)
-    by_image, by_text = np.zeros_like(pair), np.zeros_like(pair)
-    by_image[:, 1], by_text[:, 0] = pair[:, 0], pair[:, 1]  # u against every V_i, v against every U_i
     captions, images = store.examples.caption[: store.n_train], store.examples.image_id[: store.n_train]
     rivals = (captions != caption) & (images != image_id)
-    better_captions = captions[(store.similarity.scores(by_image.ravel()) > own) & rivals]
-    better_images = images[(store.similarity.scores(by_text.ravel()) > own) & rivals]
+    better_captions = captions[(_matches(store, pair, image=True) > own) & rivals]
+    better_images = images[(_matches(store, pair, image=False) > own) & rivals]
     return 1 + len(set(better_captions)), 1 + len(set(better_images))
+
+
+def _matches(store: Store, pair: np.ndarray, *, image: bool) -> np.ndarray:
+    """Half the mean cosine of a pair's image with every training caption, or of its caption with every training image."""
+    query = np.zeros_like(pair)
+    query[:, 1 if image else 0] = pair[:, 0 if image else 1]  # u against every V_i, or v against every U_i
+    return store.similarity.scores(query.ravel())
+
+
+def rival_caption(store: Store, target: Target) -> str | None:
+    """The training caption other than its own that the models match best with the target's image; None without one."""
+    captions = store.examples.caption[: store.n_train]
+    scores = _matches(store, target.similarity_query.reshape(store.n_checkpoints, 2, -1), image=True)
+    scores = np.where(captions == target.caption, -np.inf, scores)
+    best = int(np.argmax(scores))
+    return str(captions[best]) if np.isfinite(scores[best]) else None
 
 
 def _query_of(store: Store, target: Target, method: str):

@@ -5,6 +5,9 @@ interval is a split-conformal one (Lei et al. 2018, arXiv 1604.04173) with resid
 the prediction: |measured − slope·x| / √(c₀² + c₁²x²), whose quantile is taken over removals the line was not fitted to.
 """
 
+import contextlib
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,11 +17,14 @@ from scipy.stats import spearmanr
 from engine.measurements import Measurements
 from engine.removal import remove
 from engine.retrain import history
+from stores.atomic import write_json
+from stores.layout import PREDICTED
 from stores.retrained import Request
 from stores.store import Store
 
 LEAST_POINTS = 12  # fewer finished removals give no interval
 COVERAGE = 0.9
+VERSION = 1  # of the predictions kept in the store: another makes them again
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,8 @@ def points(store: Store, requests: Sequence[Request] | None = None) -> list[Poin
     """Every finished removal with a target: predicted from the store as it is now, measured by its retrainings."""
     if requests is None:
         requests = [request for _, request, _ in history(store)]
-    measurements, found, predicted = Measurements(store), [], {}
+    measurements, found = Measurements(store), []
+    predicted, kept = _kept(store), {}
     for request in requests:
         if request.target is None or not 0 <= request.target < store.n:
             continue
@@ -105,22 +112,46 @@ def points(store: Store, requests: Sequence[Request] | None = None) -> list[Poin
         if measured is None:
             continue
         rows = tuple(sorted(set(request.rows)))
-        if rows not in predicted:
-            predicted[rows] = remove(store, rows)
-        at = np.array([request.target])
+        name = f"{request.target} {hashlib.sha256(repr(rows).encode()).hexdigest()[:24]}"
+        if name not in predicted:
+            if rows not in kept:
+                kept[rows] = remove(store, rows)
+            at = np.array([request.target])
+            predicted[name] = [float(kept[rows].effects(store, at, method)[0]) for method in ("group", "additive")]
+        group, additive = predicted[name]
         found.append(
             Point(
                 target=request.target,
                 size=len(rows),
                 choice=request.choice,
-                group=float(predicted[rows].effects(store, at)[0]),
-                additive=float(predicted[rows].effects(store, at, "additive")[0]),
+                group=group,
+                additive=additive,
                 measured=measured.change,
                 deviation=measured.deviation,
                 seeds=len(measured.changes),
             )
         )
+    if kept:
+        _keep(store, predicted)
     return found
+
+
+def _kept(store: Store) -> dict[str, list[float]]:
+    """Predictions of this store that were made before: a removal of a large set takes half a second."""
+    try:
+        found = json.loads((store.path / PREDICTED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found["predicted"] if isinstance(found, dict) and found.get("made") == _made(store) else {}
+
+
+def _keep(store: Store, predicted: dict[str, list[float]]) -> None:
+    with contextlib.suppress(OSError):  # a store on a read-only disk computes them each time
+        write_json(store.path / PREDICTED, {"made": _made(store), "predicted": predicted})
+
+
+def _made(store: Store) -> str:
+    return f"{VERSION} {store.manifest.created}"
 
 
 def calibration_from(found: Sequence[Point]) -> Calibration | None:

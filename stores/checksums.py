@@ -6,9 +6,9 @@ from pathlib import Path
 
 from stores.atomic import write_json
 from stores.errors import StoreError
-from stores.layout import CHECKSUMS, EVALUATION, HUNT, LOCK, PROGRESS, RETRAINED, REVIEWS
+from stores.layout import CHECKSUMS, EVALUATION, HUNT, LOCK, PREDICTED, PROGRESS, RETRAINED, REVIEWS
 
-UNCHECKED = {CHECKSUMS, LOCK, PROGRESS, EVALUATION, HUNT, REVIEWS, f"{REVIEWS}-wal", f"{REVIEWS}-shm"}
+UNCHECKED = {CHECKSUMS, LOCK, PROGRESS, EVALUATION, HUNT, PREDICTED, REVIEWS, f"{REVIEWS}-wal", f"{REVIEWS}-shm"}
 
 
 def files_of(store: Path) -> list[str]:

@@ -16,6 +16,7 @@ REVIEWS = "reviews.sqlite"  # people's decisions: no checksum, never touched by 
 MAP = "map.npy"  # the pairs on a plane; a store without it computes it when asked
 HUNT = "hunt.npz"  # the suspects, computed when first asked for: likewise, gone after a rebuild
 RETRAINED = "retrained"  # measurements of retrained models and their jobs: likewise
+PREDICTED = "predicted.json"  # predictions of removals that were retrained: likewise, gone after a rebuild
 EVALUATION = "evaluation.json"  # what `traklens evaluate` found: likewise
 
 PROGRESS = "progress.json"  # only while building

@@ -1,9 +1,18 @@
 """Calibration: intervals hold what they promise on data whose truth is known."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
-from engine.calibration import LEAST_POINTS, Point, fit, held_out_coverage, summary
+from engine import calibration
+from engine.calibration import LEAST_POINTS, Point, fit, held_out_coverage, points, summary
+from engine.measurements import Measured
+from engine.removal import remove
+from stores.layout import PREDICTED
+from stores.retrained import Request
+from stores.store import open_store
 
 
 def _linear(rng: np.random.Generator, n: int, slope: float = 1.6, noise: float = 0.5, growth: float = 0.3):
@@ -18,10 +27,10 @@ def test_intervals_cover_nine_of_ten_new_cases_on_linear_data(noise, growth):
     inside = []
     for _ in range(60):
         x, y = _linear(rng, 60, noise=noise, growth=growth)
-        calibration = fit(x, y)
-        assert calibration is not None
+        fitted = fit(x, y)
+        assert fitted is not None
         new, truth = _linear(rng, 200, noise=noise, growth=growth)
-        _, low, high = calibration.predict(new)
+        _, low, high = fitted.predict(new)
         inside.append(((truth >= low) & (truth <= high)).mean())
     assert 0.87 < np.mean(inside) < 0.94
 
@@ -76,3 +85,24 @@ def test_the_summary_compares_group_additive_and_calibrated_errors():
     assert found["removals"] == len(found["points"]) == 90
     assert found["rank_correlation"] == pytest.approx(found["rank_correlation_additive"])
     assert summary([]) == {"removals": 0, "slope": None}
+
+
+def test_predictions_of_retrained_removals_are_kept_and_made_again_for_another_build(
+    tiny_demo, tmp_path, monkeypatch
+):
+    for name in ("run", "store"):
+        shutil.copytree(tiny_demo / name, tmp_path / name)
+    store = open_store(tmp_path / "store")
+    request = Request(rows=(1, 5, 9), seeds=2, target=store.n - 1)
+    measured = Measured(-0.5, 0.1, (-0.4, -0.6), similarity_change=-0.1, control_f=-1.0, random=())
+    monkeypatch.setattr(calibration.Measurements, "of", lambda self, request: measured)
+    first = points(store, [request])
+    removal = remove(store, (1, 5, 9))
+    assert first[0].group == pytest.approx(float(removal.effects(store, np.array([store.n - 1]))[0]))
+    monkeypatch.setattr(calibration, "remove", lambda *_: pytest.fail("predicted twice"))
+    assert points(store, [request]) == first
+    kept = json.loads((store.path / PREDICTED).read_text(encoding="utf-8"))
+    (store.path / PREDICTED).write_text(json.dumps(kept | {"made": "another build"}), encoding="utf-8")
+    monkeypatch.setattr(calibration, "remove", remove)
+    assert points(store, [request]) == first
+    assert store.verify() == []

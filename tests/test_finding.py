@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-import app.main
+import app
 from app.caches import STORE_VARIABLE
-from engine.attribution import rank, stored_target
+from engine.attribution import rank, rival_caption, stored_target
 from engine.browse import find_pairs
 from engine.embedding_map import flattened, map_of, paint
 from engine.filters import attributes_of, decided, having, order_values
@@ -31,12 +31,17 @@ def at(tiny_demo, tmp_path, monkeypatch):
     for name in ("run", "store"):
         shutil.copytree(tiny_demo / name, tmp_path / name)
     monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "store"))
-    return AppTest.from_file(str(app.main.HERE / "main.py"), default_timeout=60)
+    return AppTest.from_file(str(Path(app.__file__).with_name("main.py")), default_timeout=60)
 
 
 def _html(at: AppTest) -> str:
     assert not at.exception
     return "\n".join(element.proto.body for element in at.get("html"))
+
+
+def _parameter(at: AppTest, name: str) -> str:
+    found = at.query_params[name]
+    return found if isinstance(found, str) else found[0]
 
 
 def test_pairs_are_filtered_by_what_the_data_set_records(store):
@@ -151,3 +156,26 @@ def test_the_tray_leads_to_a_removal_and_to_a_review(at, store):
     at.button(key="decide-keep").click().run()
     assert set(Reviews(Path(os.environ[STORE_VARIABLE])).current()) < set(ids)
     assert "suspect 2 of 2" in _html(at)
+
+
+def test_the_rival_is_the_other_caption_the_models_match_best(store):
+    for row in (0, store.n - 1):
+        target = stored_target(store, row)
+        matches = np.mean(
+            [
+                np.asarray(store.array(m, "text_embedding")[: store.n_train]) @ store.row(m, "image_embedding", row)
+                for m in range(store.n_checkpoints)
+            ],
+            axis=0,
+        )
+        captions = store.examples.caption[: store.n_train]
+        others = [i for i in range(store.n_train) if captions[i] != target.caption]
+        assert rival_caption(store, target) == captions[max(others, key=lambda i: matches[i])]
+
+
+def test_asking_why_not_the_rival_makes_it_the_contrast(at, store):
+    at.run()
+    target = stored_target(store, store.examples.row_of(_parameter(at, "id")))
+    at.button(key="rival-contrast").click().run()
+    assert _parameter(at, "contrast") == rival_caption(store, target)
+    assert "rather than" in _html(at)

@@ -58,7 +58,7 @@ def show(store: Store) -> None:
         )
     )
     st.html('<div class="tl-head">Make it again</div>')
-    st.code("\n".join(commands(store)), language="bash", wrap_lines=True)
+    st.code("\n".join(commands(store)), language=None, wrap_lines=True)
     _health(caches.health_of_store(store))
     _disk(store)
     with st.expander("What do these numbers mean?", icon=":material/help:"):

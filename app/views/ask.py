@@ -4,9 +4,11 @@ from dataclasses import dataclass, replace
 
 import streamlit as st
 
+from app.markup import text
 from app.state import View, read_view, write_view
 
 LONGEST = 10_000
+BOX = "ask-box"  # the expander around the form: closed when a question is sent, so that the answer is seen
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,12 @@ class Upload:
     contrast: str | None
 
 
-def way_back(view: View) -> None:
-    """A button that drops the question, when there is one."""
-    if view.caption or view.contrast or current_upload():
+def way_back(view: View) -> bool:
+    """A button that drops the question, when there is one; whether there is."""
+    asked = bool(view.caption or view.contrast or current_upload())
+    if asked:
         st.button("Back to the stored pair", icon=":material/undo:", on_click=_back, type="tertiary", key="back")
+    return asked
 
 
 def form() -> None:
@@ -40,12 +44,34 @@ def form() -> None:
         st.form_submit_button("Ask", type="primary", icon=":material/troubleshoot:", on_click=_send)
 
 
+def rival(caption: str | None, own: bool) -> None:
+    """The models' own next guess for the image, and two questions about it. own: whether their first is the pair's."""
+    if caption is None:
+        return
+    said = "The models' next best caption for this image" if own else "The models' best caption for this image"
+    st.html(f'<div class="tl-quiet">{said}: <b>{text(caption, 300)}</b></div>')
+    with st.container(horizontal=True):
+        st.button("Why not that one?", key="rival-contrast", on_click=_ask, args=(None, caption))
+        st.button("What taught them that one?", key="rival-caption", on_click=_ask, args=(caption, None))
+
+
+def _ask(caption: str | None, contrast: str | None) -> None:
+    """A question about the shown image, a visitor's own included."""
+    st.session_state[BOX] = False
+    upload = current_upload()
+    if upload is not None:
+        st.session_state["upload"] = replace(upload, caption=caption or upload.caption, contrast=contrast)
+    else:
+        write_view(replace(read_view(), caption=caption, contrast=contrast))
+
+
 def current_upload() -> Upload | None:
     """The visitor's own image and question, if there is one."""
     return st.session_state.get("upload")
 
 
 def _send() -> None:
+    st.session_state[BOX] = False
     caption = (st.session_state.get("ask-caption") or "").strip() or None
     contrast = (st.session_state.get("ask-contrast") or "").strip() or None
     file = st.session_state.get("ask-image")

@@ -6,7 +6,7 @@ import streamlit as st
 
 from app import caches
 from app.markup import notice, story_card, target_card, text
-from app.state import METHODS, TOPS, View, follow_url, read_view, write_view
+from app.state import METHODS, TOPS, View, follow_url, go_to, read_view, write_view
 from app.views import ask, browse
 from app.views.cards import ranked_list
 from app.views.charts import score_distribution
@@ -50,11 +50,16 @@ def show(store: Store) -> None:
         target, image, chips = chosen_target(store, view)
     st.html(target_card(target, image, chips, store.distinct))
     with st.container():
-        _recorded(store, target)
-        ask.way_back(view)
-    with st.expander("Ask with another caption, a contrast, or your own image", icon=":material/edit:"):
+        _recorded(store, view)
+    asking = "Ask with another caption, a contrast, or your own image"
+    with st.expander(asking, icon=":material/edit:", key=ask.BOX, on_change="rerun"):
         ask.form()
-    left, right = st.columns([3, 1], vertical_alignment="center")
+        if not target.contrast:
+            ask.rival(caches.rival_of(store, target), target.rank_image_to_text == 1)
+    left, middle, right = st.columns([6, 2, 2], vertical_alignment="center")
+    with middle:
+        if not ask.way_back(view):
+            _neighbours(store, view)
     method = left.segmented_control(
         "Order by", METHODS, default=view.method, required=True, format_func=METHOD_NAMES.__getitem__,
         label_visibility="collapsed", key="method",
@@ -75,10 +80,19 @@ def show(store: Store) -> None:
         st.markdown(EXPLANATION)
 
 
-def _recorded(store: Store, target: Target) -> None:
-    """What the data set's own table says about a stored pair."""
-    facts = {} if target.row is None else {k: v for k, v in store.examples.attributes(target.row).items() if v}
-    if facts:
+def _neighbours(store: Store, view: View) -> None:
+    """The pairs before and after this one."""
+    row = store.examples.row_of(str(view.id))
+    with st.container(horizontal=True, gap="xxsmall"):
+        for name, key, step in (("Back", "b", -1), ("Next", "n", 1)):
+            to = str(store.examples.id[(row + step) % store.n])
+            st.button(name, key=f"step-{key}", shortcut=key, on_click=go_to, args=(to,), type="tertiary")
+
+
+def _recorded(store: Store, view: View) -> None:
+    """What the data set's own table says about the stored pair whose image is shown."""
+    facts = {k: v for k, v in store.examples.attributes(store.examples.row_of(str(view.id))).items() if v}
+    if facts and ask.current_upload() is None:
         shown = " · ".join(
             f"{text(name.replace('_', ' '), 60)}: <b>{text(str(value), 120)}</b>" for name, value in facts.items()
         )

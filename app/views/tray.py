@@ -22,9 +22,9 @@ def show(store: Store, view: View) -> None:
     with st.container(key="tray"):
         st.html(tray_card(rows[:SHOWN], len(rows), stamp(store.path)))
         with st.container(horizontal=True, gap="xxsmall"):
-            if st.button("Simulate", key="tray-remove", help="what the models would do without them"):
+            if st.button("Simulate", key="tray-remove", shortcut="s", help="what the models would do without them"):
                 _leave_for("remove", replace(read_view(), choice="picked"))
-            if st.button("Review", key="tray-hunt", help="decide on them one by one"):
+            if st.button("Review", key="tray-hunt", shortcut="v", help="decide on them one by one"):
                 _leave_for("hunt", replace(read_view(), queue="picked", id=None))
             st.button("Empty", key="tray-empty", type="tertiary", on_click=drop_picked, help="pick none")
 
