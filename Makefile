@@ -1,4 +1,7 @@
 # make demo    create the environment, build the demo store, open the app   (ARGS="--no-browser --port 8600")
+# make demo-stamps  the same on real pictures: fetches Debian's package tuxpaint-stamps-default (160 MB) with apt-get;
+#              elsewhere fetch its .deb from a Debian mirror: make demo-stamps ARGS="--stamps-package FILE"
+# make screenshots  the pictures of docs/demo.md, from the demo store or from STORE=…
 # make test    create the environment, run every check and test             (same as make check)
 # make format  let ruff rewrite the files
 PYTHON ?= python3
@@ -9,10 +12,19 @@ EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 ARGS ?=
 
-.PHONY: demo test check lint types imports tests format clean
+.PHONY: demo demo-stamps screenshots test check lint types imports tests format clean
 
 demo: $(VENV)/ready
 	$(BIN)/traklens demo $(ARGS)
+
+demo-stamps: $(VENV)/ready
+	@echo "Fetches Debian's package tuxpaint-stamps-default (160 MB) unless it was fetched before ..."
+	$(BIN)/traklens demo --stamps $(ARGS)
+
+STORE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/traklens/demo/store
+screenshots: $(VENV)/ready-dev
+	test -f $(STORE)/manifest.json || $(BIN)/traklens demo --no-app
+	$(BIN)/python -m tests.tour $(STORE) docs/tour
 
 test: check
 

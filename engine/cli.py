@@ -1,11 +1,10 @@
-"""The command line: `traklens train | build | query | remove | evaluate | hunt | export | info | app | demo`.
+"""The command line: `traklens train | build | query | remove | evaluate | hunt | export | report | info | app | demo`.
 
 Each command reads its arguments, calls one function of the engine and prints. Heavy imports stand inside the
 commands, so that `traklens --help` and `traklens query` answer at once.
 """
 
 import json
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +14,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from engine import cli_hunt, cli_removal
+from engine import cli_app, cli_hunt, cli_removal
 from engine.console import AsJson, StoreDir, facts_table, notes, progress, results
 from stores.errors import TrakLensError, UsageError
 
@@ -57,6 +56,8 @@ app.command()(cli_removal.evaluate)
 app.command()(cli_removal.report)
 app.command()(cli_hunt.hunt)
 app.command()(cli_hunt.export)
+app.command("app")(cli_app.open_app)
+app.command()(cli_app.demo)
 
 
 @app.command()
@@ -240,38 +241,6 @@ def info(
         results.print(facts_table(str(store), {k: v for k, v in found.items() if k != "manifest"}))
     if verify and found["problems"]:
         raise typer.Exit(1)
-
-
-@app.command("app")
-def open_app(
-    store: StoreDir,
-    port: Annotated[int, typer.Option(help="Port; the next free one if it is taken.")] = 8600,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser window.")] = False,
-) -> None:
-    """Open the application on a finished store."""
-    from stores.store import open_store
-
-    open_store(store)  # a bad store is named here, not in the browser
-    arguments = [sys.executable, "-m", "app.server", str(store), "--host", host, "--port", str(port)]
-    raise typer.Exit(subprocess.call(arguments + (["--no-browser"] if no_browser else [])))
-
-
-@app.command()
-def demo(
-    dir: Annotated[Path | None, typer.Option(help="Where to build it; the user's cache folder if not given.")] = None,
-    port: Annotated[int, typer.Option(help="Port of the application.")] = 8600,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser window.")] = False,
-    no_app: Annotated[bool, typer.Option("--no-app", help="Build the store and stop.")] = False,
-) -> None:
-    """Draw a data set, train four small models on it, build a store and open the application. No download."""
-    from engine.demo import default_directory, prepare
-
-    with progress(notes) as report:
-        store = prepare(dir or default_directory(), report)
-    results.print(f"Demo store: {store}", highlight=False, soft_wrap=True)
-    if not no_app:
-        open_app(store, port=port, host="127.0.0.1", no_browser=no_browser)
 
 
 def _show_problems(dataset) -> None:

@@ -9,14 +9,25 @@ PAIRS = 2_000
 CHECKPOINTS = 4
 
 
-def default_directory() -> Path:
-    """Where the demo lives when no directory is given: the user's cache folder."""
+def default_directory(name: str = "demo") -> Path:
+    """Where a demo lives when no directory is given: the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "traklens" / "demo"
+    return (Path(cache) if cache else Path.home() / ".cache") / "traklens" / name
 
 
-def prepare(directory: Path, report: Report, *, pairs: int = PAIRS, checkpoints: int = CHECKPOINTS) -> Path:
-    """Make `directory`/store, or find it finished: data set → run → store. Continues where it was interrupted."""
+def prepare(
+    directory: Path,
+    report: Report,
+    *,
+    pairs: int = PAIRS,
+    checkpoints: int = CHECKPOINTS,
+    stamps: bool = False,
+    package: Path | None = None,
+) -> Path:
+    """Make `directory`/store, or find it finished: data set → run → store. Continues where it was interrupted.
+
+    stamps: real pictures from a Debian package, fetched or given as `package`, in place of drawn ones.
+    """
     store = directory / "store"
     if (store / "manifest.json").is_file():
         from stores.store import open_store
@@ -26,16 +37,18 @@ def prepare(directory: Path, report: Report, *, pairs: int = PAIRS, checkpoints:
     from engine.build import build_store
     from engine.data import load_dataset
     from engine.demo_data import write_demo_dataset
+    from engine.demo_stamps import write_stamps
     from engine.source import Source
     from engine.train import train
     from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 
-    data = write_demo_dataset(
-        directory / "data",
-        n=pairs,
-        seed=0,
-        progress=lambda done, total: report("drawing pairs", done, total, ""),
-    )
+    def drawn(done: int, total: int) -> None:
+        report("unpacking pictures" if stamps else "drawing pairs", done, total or done, "")
+
+    if stamps:
+        data = write_stamps(directory / "data", package, drawn)
+    else:
+        data = write_demo_dataset(directory / "data", n=pairs, seed=0, progress=drawn)
     dataset = load_dataset(data, progress=lambda done, total: report("checking pairs", done, total, ""))
     train(dataset, directory / "run", checkpoints=checkpoints, report=report)
     source = Source.open(data, run=directory / "run", report=report)
