@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.caches import current_store
+from app.caches import current_store, stamp
 from app.markup import notice
 from app.views import about, embedding_map, evaluate, explore, hunt, keys, remove, tray
 from stores.errors import TrakLensError
@@ -14,9 +14,23 @@ from stores.store import Store
 
 def _guarded(show: Callable[[Store], None]) -> None:
     try:
-        show(current_store())
+        store = current_store()
+        _say_if_rebuilt(store)
+        show(store)
     except TrakLensError as error:
         notice(str(error), kind="error")
+
+
+def _say_if_rebuilt(store: Store) -> None:
+    """Rows and scores may be others than a moment ago: say so, once."""
+    now = stamp(store.path)
+    if st.session_state.get("stamp", now) != now:
+        for key in ("upload", "shown"):
+            st.session_state.pop(key, None)
+        notice(
+            "This store was built again while you were looking. You now see the new one; links to pairs still hold."
+        )
+    st.session_state["stamp"] = now
 
 
 def explore_page() -> None:

@@ -17,7 +17,7 @@ import urllib.request
 from pathlib import Path
 
 from machine import machine
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from app.server import free_port
 from stores.store import open_store
@@ -78,6 +78,41 @@ def hunt(page: Page, url: str, repeats: int) -> dict[str, float]:
     }
 
 
+def plane(page: Page, url: str, ids: list[str], repeats: int) -> dict[str, float]:
+    """From an address to the points of the map, for another target each time."""
+    found = []
+    for turn in range(repeats):
+        begin = time.perf_counter()
+        page.goto(f"{url}/map?id={ids[turn]}")
+        page.wait_for_selector(".scatterlayer .point, canvas.gl-canvas", timeout=600_000)
+        found.append(milliseconds(begin))
+    return {"map: first address to points": found[0], "map: address to points": statistics.median(found)}
+
+
+def together(browser: Browser, url: str, ids: list[str], visitors: int = 10) -> dict[str, float]:
+    """Visitors that come at the same moment, each to a pair of their own, until the last one sees proponents."""
+    pages = [browser.new_context().new_page() for _ in range(visitors)]
+    begin = time.perf_counter()
+    for place, page in enumerate(pages):
+        page.goto(f"{url}/?id={ids[place % len(ids)]}", wait_until="commit")
+    for page in pages:
+        page.wait_for_selector(PROPONENTS, timeout=120_000)
+    found = milliseconds(begin)
+    errors = sum(page.locator('[data-testid="stException"], .tl-error').count() for page in pages)
+    for page in pages:
+        page.context.close()
+    if errors:
+        raise RuntimeError(f"{errors} of {visitors} visitors saw an error")
+    return {f"{visitors} visitors at once, until the last sees proponents": found}
+
+
+def kilobytes(url: str, pictures: int = 48) -> float:
+    """What a page of thumbnails sends."""
+    return (
+        sum(len(urllib.request.urlopen(f"{url}/app/static/thumb/{row}.webp").read()) for row in range(pictures)) / 1e3
+    )
+
+
 def memory(process: int) -> float:
     """Resident MiB of the server."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
@@ -117,12 +152,15 @@ def main() -> None:
             page.wait_for_selector(PROPONENTS)
             found = {"explore: first visit after the start": milliseconds(begin)}
             found |= explore(page, url, ids, wanted.repeats)
+            found |= plane(page, url, ids, wanted.repeats)
             found |= hunt(page, url, wanted.repeats)
+            found |= together(browser, url, ids)
             browser.close()
         print(f"{store.n_train:,} training pairs, {store.n_checkpoints} checkpoints, {machine()}")
         for name, value in found.items():
-            print(f"{name:48s} {value:10,.0f} ms")
-        print(f"{'memory of the server':48s} {memory(server.pid):10,.0f} MiB")
+            print(f"{name:56s} {value:10,.0f} ms")
+        print(f"{'48 thumbnails':56s} {kilobytes(url):10,.0f} kB")
+        print(f"{'memory of the server':56s} {memory(server.pid):10,.0f} MiB")
     finally:
         server.terminate()
         server.wait(timeout=20)

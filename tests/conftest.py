@@ -142,8 +142,8 @@ def browser():
 
 @pytest.fixture
 def visit(browser):
-    """Open an address in a fresh window; anything fetched from outside fails the test."""
-    contexts, outside = [], []
+    """Open an address in a fresh window; anything fetched from outside, or a dialog, fails the test."""
+    contexts, outside, dialogs = [], [], []
 
     def open_page(
         url: str,
@@ -164,6 +164,7 @@ def visit(browser):
                 else None
             ),
         )
+        page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
         page.goto(url)
         for selector in ready:
             page.wait_for_selector(selector)
@@ -173,6 +174,7 @@ def visit(browser):
     for context in contexts:
         context.close()
     assert outside == []
+    assert dialogs == []  # a caption that runs would open one
 
 
 def shot(page, name: str) -> None:
