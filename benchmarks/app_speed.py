@@ -126,7 +126,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     wanted = parser.parse_args()
     store = open_store(wanted.store)
-    ids = [str(id) for id in store.examples.id[store.n_train : store.n_train + wanted.repeats]]
+    first = store.n_train if store.n_heldout >= wanted.repeats else 0
+    ids = [str(id) for id in store.examples.id[first : first + wanted.repeats]]
     port = free_port("127.0.0.1", 8900)
     server = subprocess.Popen(
         [sys.executable, "-m", "app.server", str(wanted.store), "--port", str(port), "--no-browser"],

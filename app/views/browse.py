@@ -1,5 +1,7 @@
 """The sidebar: what the store is, and its pairs to search and pick from."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from app import caches
@@ -38,17 +40,18 @@ def show(store: Store, view: View) -> None:
         live=by == "words",
         max_chars=500,
     )
-    splits = SPLITS if store.n_heldout else ("all",)
-    split = st.segmented_control(
-        "Show",
-        splits,
-        default="all",
-        required=True,
-        format_func=SPLIT_NAMES.__getitem__,
-        key="split",
-        label_visibility="collapsed",
-        on_change=filters.first_page,
-    )
+    split = "all"
+    if store.n_heldout:
+        split = st.segmented_control(
+            "Show",
+            SPLITS,
+            default="all",
+            required=True,
+            format_func=SPLIT_NAMES.__getitem__,
+            key="split",
+            label_visibility="collapsed",
+            on_change=filters.first_page,
+        )
     by_meaning = by == "meaning" and bool((wanted or "").strip())
     where, order = filters.show(store, view, sortable=not by_meaning)
     page = st.session_state.get("page", 1)
@@ -83,7 +86,7 @@ def header(store: Store, view: View) -> None:
     st.html(
         '<div class="tl-brand">TrakLens</div><div class="tl-quiet">'
         f"{text(_name(store))} · {store.n_train:,} training and {store.n_heldout:,} held-out pairs · "
-        f"{store.n_checkpoints} × {text(manifest.model.name)}</div>"
+        f"{store.n_checkpoints} × {text(Path(manifest.model.name).stem)}</div>"
     )
     tray.show(store, view)
 
