@@ -8,11 +8,12 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
+
+from stores.compiled import compiled
 
 SMALL = 1 << 21  # numbers below which a second thread costs more than it saves
 
@@ -27,7 +28,7 @@ def _widened(typing_context, code):
     return types.float32(types.uint16), generate
 
 
-@numba.njit(nogil=True, fastmath={"reassoc", "contract"}, cache=True, boundscheck=False)
+@compiled(fastmath={"reassoc", "contract"}, boundscheck=False)
 def _products(codes, query, found):
     """codes uint16 [n, d], query float32 [d] → found float32 [n]."""
     for i in range(codes.shape[0]):

@@ -4,8 +4,9 @@ The same words on every device: a word is a pure function of a 64-bit key and a 
 reference, `philox_words` the same for numba kernels.
 """
 
-import numba
 import numpy as np
+
+from stores.compiled import compiled
 
 ROUNDS = 10
 M0, M1 = 0xD2511F53, 0xCD9E8D57  # round multipliers
@@ -30,7 +31,7 @@ def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def philox_words(c0, c1, c2, c3, k0, k1):
     """The four words of one counter, as uint64 numbers below 2³²; arguments are uint64 below 2³²."""
     low, shift = np.uint64(LOW), np.uint64(32)

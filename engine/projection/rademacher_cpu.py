@@ -6,13 +6,13 @@ Every output number is summed by one thread in a fixed order: neither batch size
 It is the reference family, TRAK's own (Park et al. 2023, section 3.2); `sjlt` is far faster.
 """
 
-import numba
 import numpy as np
 from torch import Tensor
 
 from engine.projection.definition import Layout, projection_key
 from engine.projection.inputs import as_rows, for_each_part, number_of
 from engine.projection.philox import philox_words
+from stores.compiled import compiled
 from stores.errors import UsageError
 from stores.specs import ProjectionSpec
 
@@ -20,7 +20,7 @@ GROUP = 128  # columns whose signs one Philox counter gives
 BLOCK = 8192  # coordinates summed apart before they join the total: keeps rounding errors small for large tensors
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _fill_codes(codes, words, first, tensor, first_group, k0, k1):
     """codes uint8 [columns]: bit i is the sign bit of coordinate first + i, columns from 128·first_group on.
 
@@ -55,7 +55,7 @@ def _fill_codes(codes, words, first, tensor, first_group, k0, k1):
                 part[bit] = np.uint8(low | high << np.uint32(4))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _fill_sums(table, low, high, values):
     """table [256, b]: row m is the sum over i of values[i] [b], negated where bit i of m is 1."""
     for m in range(16):
@@ -74,7 +74,7 @@ def _fill_sums(table, low, high, values):
             row[b] = x[b] + y[b]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _accumulate(gradients, out, tensor, begin, end, scale, k0, k1):
     """Add the projection of gradients [b, numel] onto columns begin … end − 1 to out [b, k]; begin is 128·integer."""
     batch, numel = gradients.shape

@@ -7,7 +7,6 @@ number is summed by one thread in the order of the tiles, so neither batch size 
 import math
 import threading
 
-import numba
 import numpy as np
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from engine.projection.definition import Layout, projection_key, tile_size
 from engine.projection.inputs import as_rows, for_each_part, number_of
 from engine.projection.philox import philox_words
 from engine.projection.rows import WIDTH, add_scaled_row, turn_block
+from stores.compiled import compiled
 from stores.specs import ProjectionSpec
 
 # From this many samples and tiles on, turning the tile so that samples are adjacent is worth its cost (measured).
@@ -22,14 +22,14 @@ SAMPLES_TO_TURN = 6
 TILES_TO_TURN = 4
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _gcd(a, b):
     while b:
         a, b = b, a % b
     return a
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _fill_tables(index, sign, tile, tensor, size, scale, k0, k1):
     """index uint32 and sign float32, both [s, T], of one tile; the signs are multiplied by the scale."""
     for block in range(index.shape[0]):
@@ -45,7 +45,7 @@ def _fill_tables(index, sign, tile, tensor, size, scale, k0, k1):
                 _fill_signs(sign[block, start : start + 32], np.uint32(words[w]), scale)
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _fill_places(index, a, c, size):
     """index[j] = (a·j + c) mod T."""
     if size & (size - 1) == 0:  # vectorises; 32-bit overflow does no harm
@@ -61,14 +61,14 @@ def _fill_places(index, a, c, size):
             place -= size
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _fill_signs(sign, word, scale):
     """sign[bit] = ±scale, minus where the bit is 1."""
     for bit in range(sign.size):
         sign[bit] = scale - np.float32(2.0) * scale * np.float32((word >> np.uint32(bit)) & np.uint32(1))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _accumulate_few(gradients, out, sums, tensor, size, nonzeros, k0, k1):
     """Add the projection of gradients [b, numel] of one tensor to out [b, s·T], one sample after the other."""
     batch, numel = gradients.shape
@@ -104,7 +104,7 @@ def _accumulate_few(gradients, out, sums, tensor, size, nonzeros, k0, k1):
             out[b, j] += sums[b, j]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _accumulate_many(gradients, out, sums, tensor, size, nonzeros, k0, k1):
     """The same sums, bit for bit, for sixteen samples at a time: a gathered coordinate is a row of sixteen numbers.
 
@@ -131,7 +131,7 @@ def _accumulate_many(gradients, out, sums, tensor, size, nonzeros, k0, k1):
         _add_turned(out[lot * WIDTH : (lot + 1) * WIDTH], sums[lot])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _add_turned(out, sums):
     """out[b, j] += sums[j, b] for out [up to 16, k]."""
     block = np.empty((WIDTH, WIDTH), dtype=np.float32)
@@ -147,7 +147,7 @@ def _add_turned(out, sums):
             out[b, j] += sums[j, b]
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _turn(turned, gradients, first, start, count):
     """turned[j, b] = gradients[first + b, start + j] for j < count, zero beyond the samples and the coordinates."""
     rows, whole = min(WIDTH, gradients.shape[0] - first), 0
