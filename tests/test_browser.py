@@ -78,6 +78,10 @@ def test_an_upload_is_asked_and_a_file_that_is_no_image_is_one_message(visit, ad
     page.get_by_role("button", name="Ask", exact=True).click()
     page.get_by_text("your image", exact=True).wait_for()
     assert page.locator(".tl-picture").get_attribute("src").startswith("data:image/webp")
+    form = page.get_by_role("button", name="Ask", exact=True)
+    form.wait_for(state="hidden")  # it closes when a question is sent
+    page.get_by_text("Ask with another caption").click()
+    form.wait_for()
     (tmp_path / "letter.png").write_text("<script>alert(1)</script>")
     page.set_input_files("input[type=file]", tmp_path / "letter.png")
     page.get_by_text("letter.png").first.wait_for()
