@@ -194,6 +194,12 @@ def shared_rows(a: Ranking, b: Ranking) -> set[int]:
     return {pair.row for pair in a.proponents} & {pair.row for pair in b.proponents}
 
 
+def as_ranked(store: Store, target: Target, rows: np.ndarray) -> list[Ranked]:
+    """Chosen training rows with their attribution to a target, in the order given."""
+    scores = store.influence.scores(target.influence_query, rows)
+    return [ranked(store, int(row), float(score)) for row, score in zip(rows, scores, strict=True)]
+
+
 def soft_threshold(scores: np.ndarray, keep_share: float) -> np.ndarray:
     """TRAK's last step: τ ← sign(τ)·max(|τ| − t, 0), t the quantile of |τ| that keeps a share of the training set.
 

@@ -78,7 +78,7 @@ def report(
     without: Annotated[int | None, typer.Option(help="Also what removing this many top proponents would do.")] = None,
 ) -> None:
     """Write one target, and what a removal would do to it, as a single HTML file with its pictures inside."""
-    from engine.attribution import ranked, stored_target
+    from engine.attribution import as_ranked, stored_target
     from engine.export import save
     from engine.report import report as make
     from engine.whatif import choose, prediction_of
@@ -89,8 +89,7 @@ def report(
     removed, prediction = None, None
     if without is not None:
         rows = choose(opened, target, "trak", without)
-        scores = opened.influence.scores(target.influence_query, rows)
-        removed = [ranked(opened, int(row), float(score)) for row, score in zip(rows, scores, strict=True)]
+        removed = as_ranked(opened, target, rows)
         prediction = prediction_of(opened, target, rows)
     save(make(opened, target, top=top, removed=removed, prediction=prediction).encode("utf-8", "replace"), out)
     results.print(f"{out}", highlight=False, soft_wrap=True)

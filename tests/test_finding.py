@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 import app
 from app.caches import STORE_VARIABLE
+from app.views.keys import EVERYWHERE, EXPLORE, HUNT
 from engine.attribution import rank, rival_caption, stored_target
 from engine.browse import find_pairs
 from engine.embedding_map import flattened, map_of, paint
@@ -181,3 +182,13 @@ def test_asking_why_not_the_rival_makes_it_the_contrast(at, store):
     at.button(key="rival-contrast").click().run()
     assert _parameter(at, "contrast") == rival_caption(store, target)
     assert "rather than" in _html(at)
+
+
+@pytest.mark.parametrize(("page", "keys"), [(None, EXPLORE), ("hunt", HUNT)])
+def test_the_legend_names_the_shortcuts_that_the_buttons_have(at, store, page, keys):
+    at.query_params["pick"] = str(store.examples.id[4])
+    at.run()
+    if page == "hunt":
+        at.button(key="tray-hunt").click().run()
+    shortcuts = {button.proto.shortcut for button in at.button if button.proto.shortcut}
+    assert shortcuts == {key for key in {**EVERYWHERE, **keys} if len(key) == 1 and key.isalnum()}

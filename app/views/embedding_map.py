@@ -9,7 +9,7 @@ from app.state import MOST_PICKED, View, add_picked, go_to, read_view, write_vie
 from app.views import ask, browse
 from app.views.charts import pairs_on_a_plane
 from app.views.target import chosen_target, resolved
-from engine.attribution import Target
+from engine.attribution import Target, as_ranked
 from stores.store import Store
 
 PER_PAGE = 48
@@ -79,24 +79,20 @@ def _selected(event, n_train: int) -> np.ndarray:
 
 def _collected(store: Store, target: Target, view: View, chosen: np.ndarray) -> None:
     """The selected pairs, the most influential on the target first, and the way into the tray."""
-    scores = store.influence.scores(target.influence_query, chosen)
-    order = np.argsort(-scores, kind="stable")
-    rows, scores = chosen[order], scores[order]
-    ids = [str(store.examples.id[row]) for row in rows[:MOST_PICKED]]
+    pairs = sorted(as_ranked(store, target, chosen), key=lambda pair: -pair.score)
+    ids = [pair.id for pair in pairs[:MOST_PICKED]]
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.html(f'<div class="tl-head">{len(rows):,} {"pair" if len(rows) == 1 else "pairs"} selected</div>')
-        some = f"the first {MOST_PICKED}" if len(rows) > MOST_PICKED else "all"
+        st.html(f'<div class="tl-head">{len(pairs):,} {"pair" if len(pairs) == 1 else "pairs"} selected</div>')
+        some = f"the first {MOST_PICKED}" if len(pairs) > MOST_PICKED else "all"
         st.button(f"Put {some} into the tray", key="map-pick", on_click=add_picked, args=(tuple(ids),))
     st.html('<div class="tl-quiet">The most influential on the chosen pair first. Click one to ask about it.</div>')
-    pages = -(-len(rows) // PER_PAGE)
+    pages = -(-len(pairs) // PER_PAGE)
     page = min(int(st.session_state.get("map-page", 1)), pages)
     version = caches.stamp(store.path)
     with st.grid(8, min_column_width=90, gap="xxsmall"):
-        for place in range((page - 1) * PER_PAGE, min(len(rows), page * PER_PAGE)):
-            row, id = int(rows[place]), str(store.examples.id[rows[place]])
-            with st.container(key=f"card-map-{row}"):
-                caption = str(store.examples.caption[row])
-                st.html(picked_card(row, caption, version, float(scores[place]), id in view.picked))
-                st.button(f"Ask about pair {row}", key=f"map-open-{row}", on_click=go_to, args=(id,))
+        for pair in pairs[(page - 1) * PER_PAGE : page * PER_PAGE]:
+            with st.container(key=f"card-map-{pair.row}"):
+                st.html(picked_card(pair.row, pair.caption, version, pair.score, pair.id in view.picked))
+                st.button(f"Ask about pair {pair.row}", key=f"map-open-{pair.row}", on_click=go_to, args=(pair.id,))
     if pages > 1:
         st.pagination(pages, key="map-page", max_visible_pages=7)

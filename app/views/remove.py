@@ -13,7 +13,7 @@ from app.views.cards import ranked_list
 from app.views.charts import effect_curves
 from app.views.download import report_button
 from app.views.target import chosen_target, picked_rows, resolved
-from engine.attribution import Target, ranked
+from engine.attribution import Target, as_ranked
 from engine.decisions import confirmed_rows
 from engine.whatif import Prediction, collateral, mean_effect, most_removable, predict
 from stores.reviews import Reviews
@@ -89,11 +89,11 @@ def show(store: Store) -> None:
     retraining.show(store, target, rows, f"{view.choice} {len(rows)}", prediction)
     _collateral(store, removal, target)
     with st.expander(f"The {len(rows):,} pairs that would go", icon=":material/delete_sweep:"):
-        found = _as_ranked(store, target, rows[:50])
+        found = as_ranked(store, target, rows[:50])
         ranked_list(store, found, key="removed", picked=view.picked)
         if len(rows) > 50:
             st.html(f'<div class="tl-quiet">and {len(rows) - 50:,} more</div>')
-    report_button(store, target, removed=_as_ranked(store, target, rows), prediction=prediction)
+    report_button(store, target, removed=as_ranked(store, target, rows), prediction=prediction)
     with st.expander("What do these numbers mean?", icon=":material/help:"):
         st.markdown(EXPLANATION)
 
@@ -164,11 +164,6 @@ def _collateral(store: Store, removal, target: Target) -> None:
                 f'<div class="tl-head">{title}</div><div class="tl-quiet">predicted change of their f (group)</div>'
             )
             ranked_list(store, pairs, key=key, empty="None would.")
-
-
-def _as_ranked(store: Store, target: Target, rows: np.ndarray):
-    scores = store.influence.scores(target.influence_query, rows)
-    return [ranked(store, int(row), float(score)) for row, score in zip(rows, scores, strict=True)]
 
 
 def _to_pick(store: Store, target: Target, view: View) -> None:
