@@ -4,11 +4,11 @@ import numpy as np
 import streamlit as st
 
 from app import caches
-from app.markup import notice, picked_card, target_line
-from app.state import MOST_PICKED, View, add_picked, go_to, read_view, write_view
-from app.views import ask, browse
+from app.markup import picked_card, target_line
+from app.state import MOST_PICKED, View, add_picked, go_to, write_view
+from app.views import ask
 from app.views.charts import pairs_on_a_plane
-from app.views.target import chosen_target, resolved
+from app.views.target import opened
 from engine.attribution import Target, as_ranked
 from stores.store import Store
 
@@ -30,13 +30,7 @@ tray: to simulate their removal or to review their captions.
 
 def show(store: Store) -> None:
     """Draw the page for the view in the URL."""
-    view, problem = resolved(store, read_view())
-    with st.sidebar:
-        browse.show(store, view)
-    with st.container():
-        if problem:
-            notice(problem, kind="error")
-        target, image, _ = chosen_target(store, view)
+    view, target, image, _ = opened(store)
     st.html(target_line(target, image))
     with st.container():
         ask.way_back(view)

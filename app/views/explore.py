@@ -5,13 +5,13 @@ from dataclasses import replace
 import streamlit as st
 
 from app import caches
-from app.markup import notice, story_card, target_card, text
-from app.state import METHODS, TOPS, View, follow_url, go_to, read_view, write_view
-from app.views import ask, browse
+from app.markup import story_card, target_card, text
+from app.state import METHODS, TOPS, View, follow_url, go_to, write_view
+from app.views import ask
 from app.views.cards import ranked_list
 from app.views.charts import score_distribution
 from app.views.download import report_button
-from app.views.target import chosen_target, resolved
+from app.views.target import opened
 from engine.attribution import Target, shared_rows
 from engine.story import story, trust
 from stores.store import Store
@@ -40,14 +40,8 @@ takes the training caption nearest to it. With *rather than*, *f* is the differe
 
 def show(store: Store) -> None:
     """Draw the page for the view in the URL."""
-    view, problem = resolved(store, read_view())
+    view, target, image, chips = opened(store)
     follow_url(view)
-    with st.sidebar:
-        browse.show(store, view)
-    with st.container():  # always there, so that what follows keeps its place and its state
-        if problem:
-            notice(problem, kind="error")
-        target, image, chips = chosen_target(store, view)
     st.html(target_card(target, image, chips, store.distinct))
     with st.container():
         _recorded(store, view)

@@ -11,7 +11,7 @@ from app.state import View, read_view, write_view
 from app.views import browse, hunt_export, hunt_table
 from app.views.cards import ranked_list
 from app.views.review import problem, recorded
-from app.views.target import picked_rows
+from app.views.tray import picked_rows
 from engine.decisions import DROPPED
 from engine.mislabeled import Suspects
 from engine.signals import REASONS

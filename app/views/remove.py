@@ -7,12 +7,13 @@ import streamlit as st
 
 from app import caches
 from app.markup import notice, number, target_card, text
-from app.state import CHOICES, View, drop_picked, read_view, write_view
-from app.views import ask, browse, retraining
+from app.state import CHOICES, View, drop_picked, write_view
+from app.views import ask, retraining
 from app.views.cards import ranked_list
 from app.views.charts import effect_curves
 from app.views.download import report_button
-from app.views.target import chosen_target, picked_rows, resolved
+from app.views.target import opened
+from app.views.tray import picked_rows
 from engine.attribution import Target, as_ranked
 from engine.decisions import confirmed_rows
 from engine.whatif import Prediction, collateral, mean_effect, most_removable, predict
@@ -54,13 +55,7 @@ everything and models without as many pairs drawn at random. A single retraining
 
 def show(store: Store) -> None:
     """Draw the page for the view in the URL."""
-    view, problem = resolved(store, read_view())
-    with st.sidebar:
-        browse.show(store, view)
-    with st.container():
-        if problem:
-            notice(problem, kind="error")
-        target, image, chips = chosen_target(store, view)
+    view, target, image, chips = opened(store)
     st.html(target_card(target, image, chips, store.distinct))
     with st.container():
         ask.way_back(view)

@@ -3,16 +3,29 @@
 import base64
 from dataclasses import replace
 
-import numpy as np
+import streamlit as st
 
 from app import caches
 from app.markup import notice, picture
-from app.state import View
-from app.views import ask
+from app.state import View, read_view
+from app.views import ask, browse
+from app.views.tray import picked_rows
 from engine.attribution import Target
 from engine.data.images import thumbnail_of
 from stores.errors import TrakLensError
 from stores.store import Store
+
+
+def opened(store: Store) -> tuple[View, Target, str, tuple[str, ...]]:
+    """How a page about one pair begins: the sidebar, what was wrong with the link; the view, its target, image and chips."""
+    view, problem = resolved(store, read_view())
+    with st.sidebar:
+        browse.show(store, view)
+    with st.container():  # always there, so that what follows keeps its place and its state
+        if problem:
+            notice(problem, kind="error")
+        target, image, chips = chosen_target(store, view)
+    return view, target, image, chips
 
 
 def resolved(store: Store, view: View) -> tuple[View, str | None]:
@@ -27,12 +40,6 @@ def resolved(store: Store, view: View) -> tuple[View, str | None]:
         message = f"This store has no pair {view.id[:64]!r}. Showing another one; pick yours from the list."
         return replace(view, id=fallback, caption=None, contrast=None), message
     return view, None
-
-
-def picked_rows(store: Store, view: View) -> np.ndarray:
-    """Rows of the picked training pairs, in the order of picking: int64 [≤ 200]. What is none of this store is left out."""
-    rows = (store.examples.find(id) for id in view.picked)
-    return np.array([row for row in rows if row is not None and row < store.n_train], dtype=np.int64)
 
 
 def chosen_target(store: Store, view: View) -> tuple[Target, str, tuple[str, ...]]:

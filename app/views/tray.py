@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import streamlit as st
 
 from app.caches import stamp
 from app.markup import tray_card
 from app.state import View, drop_picked, read_view, write_view
-from app.views.target import picked_rows
 from stores.store import Store
 
 SHOWN = 12
@@ -34,3 +34,9 @@ def _leave_for(path: str, view: View) -> None:
     for key in ("choice", "queue"):  # the other page's widgets follow the view, not what they showed last
         st.session_state.pop(key, None)
     st.switch_page(st.session_state[PAGES][path])
+
+
+def picked_rows(store: Store, view: View) -> np.ndarray:
+    """Rows of the picked training pairs, in the order of picking: int64 [≤ 200]. What is none of this store is left out."""
+    rows = (store.examples.find(id) for id in view.picked)
+    return np.array([row for row in rows if row is not None and row < store.n_train], dtype=np.int64)
