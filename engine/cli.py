@@ -64,7 +64,9 @@ app.command()(cli_app.demo)
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Run directory to write.")],
-    model: Annotated[str, typer.Option(help="tiny, a configuration JSON or an open_clip architecture.")] = "tiny",
+    model: Annotated[
+        str, typer.Option(help="tiny, tiny_resnet, a configuration JSON or an open_clip architecture.")
+    ] = "tiny",
     checkpoints: Annotated[int, typer.Option(help="How many models to train.")] = 4,
     epochs: Annotated[int | None, typer.Option(help="Passes over each training part; by size if not given.")] = None,
     subset: Annotated[float, typer.Option(help="Share of the training pairs each checkpoint sees.")] = 0.5,

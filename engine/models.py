@@ -25,9 +25,9 @@ FROZEN = ("logit_scale", "logit_bias")  # they do not change a single pair's cos
 
 
 def model_spec(name: str, captions: Sequence[str] | None = None) -> ModelSpec:
-    """Describe a model by `tiny`, an open_clip architecture name or the path of a configuration JSON.
+    """Describe a model by `tiny` or `tiny_resnet`, an open_clip architecture name or the path of a configuration JSON.
 
-    With `captions`, a model whose configuration is ours (`tiny` or a JSON file) gets the vocabulary that occurs
+    With `captions`, a model whose configuration is ours (or a JSON file) gets the vocabulary that occurs
     in them. Raises ModelError for an unknown name or an unreadable configuration.
     """
     config, own = _configuration(name)
@@ -59,7 +59,7 @@ def _configuration(name: str) -> tuple[dict, bool]:
             raise ModelError(
                 f"model {name!r}",
                 "no such architecture",
-                "`tiny`, a configuration JSON or an open_clip name such as ViT-B-32 or RN50",
+                "`tiny`, `tiny_resnet`, a configuration JSON or an open_clip name such as ViT-B-32 or RN50",
                 'List the names with `python -c "import open_clip; print(open_clip.list_models())"`.',
             )
         config = json.loads(json.dumps(config))

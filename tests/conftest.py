@@ -168,6 +168,7 @@ def visit(browser):
         page.goto(url)
         for selector in ready:
             page.wait_for_selector(selector)
+        settle(page)
         return page
 
     yield open_page
@@ -175,6 +176,14 @@ def visit(browser):
         context.close()
     assert outside == []
     assert dialogs == []  # a caption that runs would open one
+
+
+def settle(page) -> None:
+    """Wait until the page listens: the script is done, and what it drew has had its turn to bind its keys."""
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    page.evaluate(
+        "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50))))"
+    )
 
 
 def shot(page, name: str) -> None:

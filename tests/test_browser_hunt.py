@@ -12,7 +12,7 @@ from stores.store import open_store
 from tests.conftest import serving, shot
 
 pytestmark = pytest.mark.browser
-READY = (".tl-suspect", ".st-key-hunt-next")
+READY = (".tl-suspect", ".st-key-hunt-next button")  # the button itself: its code comes after the page
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,14 @@
 """Data in: every form is read, what cannot be used is reported and left out, ids come from content."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from engine.data import load_dataset
-from engine.demo_data import write_demo_dataset
+from engine.demo_data import EVEN_CHARACTERS, Plate, draw_plate, write_demo_dataset
 from stores.errors import DataError
 
 
@@ -98,6 +99,16 @@ def test_demo_data_is_the_same_for_the_same_seed_and_records_what_was_planted(tm
     assert len(wrong) == 5
     assert all(row["text"] != row["true_text"] for row in wrong)
     assert all(row["text"] == row["true_text"] for row in rows if row["planted"] != "wrong caption")
+
+
+def test_even_plates_show_every_character_about_equally_often_and_no_two_look_or_read_alike(tmp_path):
+    data = write_demo_dataset(tmp_path / "even", n=1200, even=True)
+    rows = [json.loads(line) for line in (data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    counts = Counter(row["character"] for row in rows)
+    assert set(counts) == set(EVEN_CHARACTERS)
+    assert max(counts.values()) <= 1200 * 0.035  # 2 % of the pairs hold most of what any target hangs on
+    plates = [Plate("circle", "red", character, jitter=0) for character in EVEN_CHARACTERS]
+    assert len({plate.caption() for plate in plates}) == len({draw_plate(plate).tobytes() for plate in plates}) == 58
 
 
 @pytest.mark.realdata
