@@ -63,6 +63,34 @@ def tiny_store(tiny_demo) -> Path:
     return tiny_demo / "store"
 
 
+def copy_of(demo: Path, folder: Path) -> Path:
+    """A copy of a demo's store in `folder`, to write into, with its run beside it: the store's path."""
+    for name in ("run", "store"):
+        shutil.copytree(demo / name, folder / name)
+    return folder / "store"
+
+
+@pytest.fixture
+def own_store(tiny_demo, tmp_path) -> Path:
+    """A copy of `tiny_store` that the test may change."""
+    return copy_of(tiny_demo, tmp_path)
+
+
+@pytest.fixture
+def shown_store(own_store, monkeypatch) -> Path:
+    """A copy of `tiny_store` that the pages show."""
+    from app.caches import STORE_VARIABLE
+
+    monkeypatch.setenv(STORE_VARIABLE, str(own_store))
+    return own_store
+
+
+def html_of(at) -> str:
+    """Everything a page run by AppTest has written as HTML."""
+    assert not at.exception
+    return "\n".join(element.proto.body for element in at.get("html"))
+
+
 HOSTILE = (
     "<img src=x onerror=alert(1)><script>alert(2)</script>",
     "# not a heading [link](javascript:alert(3)) **bold** :red[x] $x^2$ :smile:",
@@ -104,6 +132,16 @@ def address(tiny_store):
 
     with serving(tiny_store, free_port("127.0.0.1", 8700)) as url:
         yield url
+
+
+@contextmanager
+def serving_a_copy(demo: Path, folder: Path, port: int) -> Iterator[tuple[Path, str]]:
+    """A server on a store of its own: the store's path and the server's address."""
+    from app.server import free_port
+
+    store = copy_of(demo, folder)
+    with serving(store, free_port("127.0.0.1", port)) as url:
+        yield store, url
 
 
 @contextmanager

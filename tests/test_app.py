@@ -16,7 +16,7 @@ from app.caches import STORE_VARIABLE
 from engine.attribution import Ranked, rank, score_histogram, stored_target
 from engine.browse import find_pairs, striking_pair
 from stores.store import open_store
-from tests.conftest import HOSTILE
+from tests.conftest import HOSTILE, html_of
 
 SCRIPT = Path(app.__file__).with_name("main.py")
 
@@ -27,16 +27,12 @@ def at(tiny_store, monkeypatch):
     return AppTest.from_file(str(SCRIPT), default_timeout=60)
 
 
-def _html(at: AppTest) -> str:
-    return "\n".join(element.proto.body for element in at.get("html"))
-
-
 def test_the_page_shows_both_ends_of_the_ranking(at, tiny_store):
     at.run()
     assert not at.exception
     store = open_store(tiny_store)
     target = stored_target(store, striking_pair(store))
-    found, shown = rank(store, target, top=10), _html(at)
+    found, shown = rank(store, target, top=10), html_of(at)
     assert "Proponents" in shown
     assert "Opponents" in shown
     for pair in (*found.proponents, *found.opponents):
@@ -49,7 +45,7 @@ def test_a_link_opens_the_same_view(at, tiny_store):
     id = str(store.examples.id[7])
     at.query_params.update({"id": id, "method": "clip", "top": "5"})
     at.run()
-    shown = _html(at)
+    shown = html_of(at)
     assert "Most similar" in shown
     assert "Least similar" in shown
     assert shown.count('class="tl-row"') == 10
@@ -65,7 +61,7 @@ def test_the_widgets_follow_a_url_that_changes_under_them(at):
     at.run()
     assert not at.exception
     assert at.segmented_control(key="method").value == "clip"
-    assert _html(at).count('class="tl-row"') == 10
+    assert html_of(at).count('class="tl-row"') == 10
     at.selectbox(key="top").set_value(20).run()
     assert at.query_params["top"] == "20"
     assert at.query_params["method"] == "clip"
@@ -74,7 +70,7 @@ def test_the_widgets_follow_a_url_that_changes_under_them(at):
 def test_side_by_side_says_how_many_are_shared(at):
     at.query_params["method"] = "both"
     at.run()
-    shown = _html(at)
+    shown = html_of(at)
     assert "Proponents" in shown
     assert "Most similar" in shown
     assert "most similar training pairs" in shown
@@ -84,7 +80,7 @@ def test_choosing_a_pair_changes_the_url_and_the_target(at, tiny_store):
     at.run()
     at.button(key="browse-3").click().run()
     assert at.query_params["id"] == str(open_store(tiny_store).examples.id[3])
-    assert "/app/static/large/3.webp" in _html(at)
+    assert "/app/static/large/3.webp" in html_of(at)
     store = open_store(tiny_store)
     proponents = rank(store, stored_target(store, 3)).proponents
     place = next(i for i, pair in enumerate(proponents) if pair.row != 3)
@@ -99,9 +95,9 @@ def test_search_narrows_the_list(at, tiny_store):
     at.text_input(key="search").set_value(word).run()
     expected = find_pairs(open_store(tiny_store), word).total
     assert 0 < expected < 80
-    assert f"{expected:,} pairs" in _html(at)
+    assert f"{expected:,} pairs" in html_of(at)
     at.text_input(key="search").set_value("no caption has this").run()
-    assert "No pair has all this" in _html(at)
+    assert "No pair has all this" in html_of(at)
     assert not at.exception
 
 
@@ -135,12 +131,12 @@ def test_another_caption_asks_the_models(at, tiny_store):
     next(b for b in at.button if b.label == "Ask").click().run()
     assert not at.exception
     assert at.query_params["caption"] == "a purple square sign with the letter q"
-    shown = _html(at)
+    shown = html_of(at)
     assert "your caption" in shown
     assert "rather than" in shown
     at.button(key="back").click().run()
     assert "caption" not in at.query_params
-    assert "your caption" not in _html(at)
+    assert "your caption" not in html_of(at)
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
@@ -148,7 +144,7 @@ def test_hostile_captions_in_a_link_stay_text(at, hostile):
     at.query_params["caption"] = hostile
     at.run()
     assert not at.exception
-    shown = _html(at)
+    shown = html_of(at)
     assert "<script" not in shown
     assert "<img src=x" not in shown
     assert markup.text(hostile) in shown
@@ -161,7 +157,7 @@ def test_a_store_full_of_hostile_captions_is_shown_as_text(at, hostile_store, mo
         at.query_params["id"] = str(id)
         at.run()
         assert not at.exception
-        shown = _html(at)
+        shown = html_of(at)
         assert "<script" not in shown
         assert "<img src=x" not in shown
         assert "<i>value" not in shown
@@ -186,7 +182,7 @@ def test_links_that_make_no_sense_show_a_pair_all_the_same(at, query):
     at.query_params.update(query)
     at.run()
     assert not at.exception
-    shown = _html(at)
+    shown = html_of(at)
     assert 'class="tl-target"' in shown
     assert "<b>x" not in shown
 
@@ -195,7 +191,7 @@ def test_a_store_that_is_gone_is_one_message(at, monkeypatch, tmp_path):
     monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "nowhere"))
     at.run()
     assert not at.exception
-    assert "no such folder" in _html(at)
+    assert "no such folder" in html_of(at)
 
 
 def _upload(at: AppTest, content: bytes, name: str = "x.png") -> AppTest:
@@ -207,8 +203,8 @@ def _upload(at: AppTest, content: bytes, name: str = "x.png") -> AppTest:
 def test_an_image_of_ones_own_takes_the_nearest_caption(at, tiny_demo):
     _upload(at, next((tiny_demo / "data/images").iterdir()).read_bytes())
     assert not at.exception
-    assert "your image" in _html(at)
-    assert "nearest training caption" in _html(at)
+    assert "your image" in html_of(at)
+    assert "nearest training caption" in html_of(at)
 
 
 def _bomb(tmp_path) -> bytes:
@@ -228,7 +224,7 @@ def test_uploads_that_are_no_usable_image_are_one_message(at, tmp_path, tiny_dem
     }[kind]()
     _upload(at, content)
     assert not at.exception
-    shown = _html(at)
+    shown = html_of(at)
     assert 'role="alert"' in shown
     assert "svg onload" not in shown
     assert 'class="tl-target"' in shown

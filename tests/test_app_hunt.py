@@ -11,7 +11,7 @@ from app.caches import STORE_VARIABLE
 from engine.mislabeled import find_suspects
 from stores.reviews import Reviews
 from stores.store import Store, open_store
-from tests.conftest import HOSTILE
+from tests.conftest import HOSTILE, html_of
 
 
 def _hunt() -> None:
@@ -28,17 +28,9 @@ def _remove() -> None:
     remove.show(current_store())
 
 
-def _html(at: AppTest) -> str:
-    assert not at.exception
-    return "\n".join(element.proto.body for element in at.get("html"))
-
-
 @pytest.fixture
-def store(tiny_demo, tmp_path, monkeypatch) -> Store:
-    for name in ("run", "store"):
-        shutil.copytree(tiny_demo / name, tmp_path / name)
-    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "store"))
-    return open_store(tmp_path / "store")
+def store(shown_store) -> Store:
+    return open_store(shown_store)
 
 
 @pytest.fixture
@@ -56,7 +48,7 @@ def _id(at: AppTest) -> str:
 
 
 def test_the_most_suspect_pair_comes_first_with_its_reasons(store, at):
-    page = _html(at)
+    page = html_of(at)
     assert _id(at) == _queue(store)[0]
     assert "Why it is suspect" in page
     assert page.count('class="tl-why"') == 6
@@ -104,7 +96,7 @@ def test_the_likelier_caption_can_be_taken(store, at):
     review = Reviews(store.path).current()[queue[0]]
     assert review.decision == "wrong"
     assert review.caption in set(store.examples.caption[: store.n_train])
-    assert "0 pairs left out, 1 captions corrected" in _html(at)
+    assert "0 pairs left out, 1 captions corrected" in html_of(at)
 
 
 def test_next_and_back_move_without_deciding(store, at):
@@ -122,11 +114,11 @@ def test_a_link_opens_the_pair_it_names(store):
     at = AppTest.from_function(_hunt, default_timeout=60)
     at.query_params["id"] = queue[3]
     at.run()
-    assert "suspect 4 of" in _html(at)
+    assert "suspect 4 of" in html_of(at)
     at = AppTest.from_function(_hunt, default_timeout=60)
     at.query_params["id"] = "no such pair"
     at.run()
-    assert "suspect 1 of" in _html(at)
+    assert "suspect 1 of" in html_of(at)
 
 
 def test_the_table_decides_many_at_once(store, at):
@@ -148,7 +140,7 @@ def test_what_was_found_is_drawn_beside_cosine_and_chance(store, at):
     at.button("decide-wrong").click().run()
     at.session_state["hunt-mode"] = "found"
     at.run()
-    page = _html(at)
+    page = html_of(at)
     assert "true_text" in page
     spec = at.get("plotly_chart")[0].proto.spec
     for name in ("confirmed by you", "this ranking", "CLIP cosine", "at random"):
@@ -161,11 +153,11 @@ def test_confirmed_pairs_can_be_removed(store):
     at = AppTest.from_function(_remove, default_timeout=60)
     at.query_params.update({"id": str(store.examples.id[store.n - 1]), "choice": "confirmed"})
     at.run()
-    assert "No pair is confirmed" in _html(at)
+    assert "No pair is confirmed" in html_of(at)
     reviews.decide(queue[:3], "wrong")
     reviews.decide([queue[3]], "wrong", caption="mended")
     at.run()
-    page = _html(at)
+    page = html_of(at)
     assert "Without 3 training pairs" in page
     assert "predicted mean change of f" in page
 
@@ -182,7 +174,7 @@ def test_hostile_captions_stay_text(hostile_store, tmp_path, monkeypatch):
     store = open_store(tmp_path / "store")
     at = AppTest.from_function(_hunt, default_timeout=60).run()
     for _ in range(len(HOSTILE)):
-        page = _html(at)
+        page = html_of(at)
         assert "<script>" not in page
         assert "<img src=x" not in page
         at.button("decide-better").click().run()

@@ -1,7 +1,6 @@
 """The Remove and Evaluate pages without a browser: what they show, and that they import no torch to do so."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -10,7 +9,6 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import markup
-from app.caches import STORE_VARIABLE
 from engine.attribution import stored_target
 from engine.removal import remove
 from engine.retrain import wanted_models, way_of
@@ -18,6 +16,7 @@ from engine.whatif import choose, collateral
 from stores.layout import EVALUATION
 from stores.retrained import Request, Retrained, RetrainedModel, Status, model_key
 from stores.store import Store, open_store
+from tests.conftest import html_of
 
 
 def _remove() -> None:
@@ -34,17 +33,9 @@ def _evaluate() -> None:
     evaluate.show(current_store())
 
 
-def _html(at: AppTest) -> str:
-    assert not at.exception
-    return "\n".join(element.proto.body for element in at.get("html"))
-
-
 @pytest.fixture
-def store(tiny_demo, tmp_path, monkeypatch) -> Store:
-    for name in ("run", "store"):
-        shutil.copytree(tiny_demo / name, tmp_path / name)
-    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "store"))
-    return open_store(tmp_path / "store")
+def store(shown_store) -> Store:
+    return open_store(shown_store)
 
 
 @pytest.fixture
@@ -67,7 +58,7 @@ def _measure(store: Store, request: Request, change: float) -> None:
 
 def test_the_remove_page_predicts_shows_collateral_and_says_why_there_is_no_interval(at, store):
     at.run()
-    shown = _html(at)
+    shown = html_of(at)
     target = stored_target(store, store.n - 1)
     rows = choose(store, target, "trak", 6)
     removal = remove(store, rows)
@@ -85,15 +76,15 @@ def test_the_remove_page_predicts_shows_collateral_and_says_why_there_is_no_inte
 def test_the_url_says_what_is_removed_and_pairs_can_be_picked_by_hand(at, store):
     at.query_params["choice"] = "picked"
     at.run()
-    assert "Nothing is picked yet" in _html(at)
+    assert "Nothing is picked yet" in html_of(at)
     at.button(key="pick-topick-2").click().run()
     target = stored_target(store, store.n - 1)
     second = int(choose(store, target, "trak", 2)[1])
     assert at.query_params["pick"] == str(store.examples.id[second])
-    assert "Without 1 training pair<" in _html(at)
+    assert "Without 1 training pair<" in html_of(at)
     at.query_params.update({"pick": "0000000000000000," + str(store.examples.id[3]), "choice": "picked"})
     at.run()
-    assert "Without 1 training pair<" in _html(at)
+    assert "Without 1 training pair<" in html_of(at)
 
 
 def test_a_finished_retraining_is_shown_beside_its_prediction_and_in_the_history(at, store):
@@ -104,7 +95,7 @@ def test_a_finished_retraining_is_shown_beside_its_prediction_and_in_the_history
     retrained = Retrained(store.path)
     retrained.write_status(retrained.add_job(request), Status("done", 6, 6))
     at.run()
-    shown = _html(at)
+    shown = html_of(at)
     assert "Measured with 2 seeds" in shown
     assert "as many at random" in shown
     assert ">trak 6</bdi>" in shown
@@ -119,11 +110,11 @@ def test_enough_retrainings_give_an_interval(at, store):
         _measure(store, request, -2.0)
         retrained.write_status(retrained.add_job(request), Status("done", 2, 2))
     at.run()
-    shown = _html(at)
+    shown = html_of(at)
     assert "90 % interval" in shown
     assert "calibrated" in shown
     page = AppTest.from_function(_evaluate, default_timeout=60).run()
-    assert "14 removals. Slope" in _html(page)
+    assert "14 removals. Slope" in html_of(page)
 
 
 def test_an_interrupted_retraining_can_be_gone_on_with_or_discarded(at, store):
@@ -133,15 +124,15 @@ def test_an_interrupted_retraining_can_be_gone_on_with_or_discarded(at, store):
     job = retrained.add_job(Request(rows=rows, seeds=2, target=target, choice="trak 6"))
     retrained.write_status(job, Status("running", 1, 6))
     at.run()
-    assert "Interrupted after 1 of 6 models" in _html(at)
+    assert "Interrupted after 1 of 6 models" in html_of(at)
     at.button(key=f"discard-{job}").click().run()
     assert retrained.jobs() == []
-    assert "Interrupted" not in _html(at)
+    assert "Interrupted" not in html_of(at)
 
 
 def test_the_evaluate_page_names_the_command_until_there_is_something_to_show(store):
     page = AppTest.from_function(_evaluate, default_timeout=60).run()
-    assert "traklens evaluate" in _html(page)
+    assert "traklens evaluate" in html_of(page)
     row = {"mean": 0.31, "lo": 0.28, "hi": 0.34, "seconds": 12.0, "keep_share": 0.1}
     row["without_threshold"] = {"mean": 0.25, "lo": 0.2, "hi": 0.3}  # type: ignore[assignment]
     lead = {"mean": 0.21, "lo": 0.17, "hi": 0.25}
@@ -152,7 +143,7 @@ def test_the_evaluate_page_names_the_command_until_there_is_something_to_show(st
         "leave_k_out": {}, "calibration": {"removals": 0, "slope": None},
     }  # fmt: skip
     (store.path / EVALUATION).write_text(json.dumps(found))
-    shown = _html(AppTest.from_function(_evaluate, default_timeout=60).run())
+    shown = html_of(AppTest.from_function(_evaluate, default_timeout=60).run())
     assert "rank correlation 0.31 (CLIP similarity 0.10)" in shown
     assert "ahead of the best of the others (difference 0.210, 95 % 0.170 to 0.250)" in shown
     assert "0.280 to 0.340" in shown

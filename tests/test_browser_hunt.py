@@ -1,15 +1,12 @@
 """Hunt in a real Chromium: ten pairs by keyboard alone, two undone, a reload, the export read back."""
 
-import shutil
-
 import pytest
 
-from app.server import free_port
 from engine.data import load_dataset
 from engine.mislabeled import find_suspects
 from stores.reviews import Reviews
 from stores.store import open_store
-from tests.conftest import serving, shot
+from tests.conftest import serving_a_copy, shot
 
 pytestmark = pytest.mark.browser
 READY = (".tl-suspect", ".st-key-hunt-next button")  # the button itself: its code comes after the page
@@ -18,11 +15,8 @@ READY = (".tl-suspect", ".st-key-hunt-next button")  # the button itself: its co
 @pytest.fixture(scope="module")
 def own(tiny_demo, tmp_path_factory):
     """A server on a copy of the tiny store, with its run beside it: its store and address."""
-    folder = tmp_path_factory.mktemp("hunt")
-    for name in ("run", "store"):
-        shutil.copytree(tiny_demo / name, folder / name)
-    with serving(folder / "store", free_port("127.0.0.1", 8790)) as url:
-        yield folder / "store", url
+    with serving_a_copy(tiny_demo, tmp_path_factory.mktemp("hunt"), 8790) as served:
+        yield served
 
 
 def _wait_for(page, place: int) -> None:

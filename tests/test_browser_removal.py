@@ -1,14 +1,12 @@
 """Remove in a real Chromium: pick pairs on Explore, simulate, retrain to check, reload in the middle, cancel."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from app.server import free_port
 from stores.retrained import Retrained
 from stores.store import open_store
-from tests.conftest import serving, shot
+from tests.conftest import serving_a_copy, shot
 
 pytestmark = pytest.mark.browser
 
@@ -16,11 +14,8 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def own(tiny_demo, tmp_path_factory):
     """A server on a copy of the tiny store, with its run beside it: its store and address."""
-    folder = tmp_path_factory.mktemp("removal")
-    for name in ("run", "store"):
-        shutil.copytree(tiny_demo / name, folder / name)
-    with serving(folder / "store", free_port("127.0.0.1", 8760)) as url:
-        yield folder / "store", url
+    with serving_a_copy(tiny_demo, tmp_path_factory.mktemp("removal"), 8760) as served:
+        yield served
 
 
 def _big(page) -> str:

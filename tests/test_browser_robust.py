@@ -7,7 +7,7 @@ import pytest
 
 from app.server import UPLOAD_MB, free_port
 from stores.store import open_store
-from tests.conftest import serving
+from tests.conftest import serving, serving_a_copy
 
 pytestmark = pytest.mark.browser
 TITLE_IS = "caption => document.querySelector('.tl-title')?.innerText === caption"
@@ -17,10 +17,8 @@ PAGES = ("", "map", "remove", "hunt", "evaluate", "store")
 @pytest.fixture
 def own(tiny_demo, tmp_path):
     """A server on a copy of the tiny store: its store and address."""
-    for name in ("run", "store"):
-        shutil.copytree(tiny_demo / name, tmp_path / name)
-    with serving(tmp_path / "store", free_port("127.0.0.1", 8860)) as url:
-        yield tmp_path / "store", url
+    with serving_a_copy(tiny_demo, tmp_path, 8860) as served:
+        yield served
 
 
 def _choose(page, row: int) -> None:

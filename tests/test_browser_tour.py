@@ -2,15 +2,13 @@
 
 import csv
 import io
-import shutil
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from app.server import free_port
 from stores.reviews import Reviews
 from stores.store import open_store
-from tests.conftest import serving, shot
+from tests.conftest import serving_a_copy, shot
 from tests.tour import first_minute
 
 pytestmark = pytest.mark.browser
@@ -28,11 +26,8 @@ PAGES = {
 @pytest.fixture(scope="module")
 def own(tiny_demo, tmp_path_factory):
     """A server on a copy of the tiny store, with its run beside it: its store and address."""
-    folder = tmp_path_factory.mktemp("tour")
-    for name in ("run", "store"):
-        shutil.copytree(tiny_demo / name, folder / name)
-    with serving(folder / "store", free_port("127.0.0.1", 8830)) as url:
-        yield folder / "store", url
+    with serving_a_copy(tiny_demo, tmp_path_factory.mktemp("tour"), 8830) as served:
+        yield served
 
 
 def test_the_first_minute(visit, own):

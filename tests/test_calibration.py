@@ -1,7 +1,6 @@
 """Calibration: intervals hold what they promise on data whose truth is known."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -87,12 +86,8 @@ def test_the_summary_compares_group_additive_and_calibrated_errors():
     assert summary([]) == {"removals": 0, "slope": None}
 
 
-def test_predictions_of_retrained_removals_are_kept_and_made_again_for_another_build(
-    tiny_demo, tmp_path, monkeypatch
-):
-    for name in ("run", "store"):
-        shutil.copytree(tiny_demo / name, tmp_path / name)
-    store = open_store(tmp_path / "store")
+def test_predictions_of_retrained_removals_are_kept_and_made_again_for_another_build(own_store, monkeypatch):
+    store = open_store(own_store)
     request = Request(rows=(1, 5, 9), seeds=2, target=store.n - 1)
     measured = Measured(-0.5, 0.1, (-0.4, -0.6), similarity_change=-0.1, control_f=-1.0, random=())
     monkeypatch.setattr(calibration.Measurements, "of", lambda self, request: measured)

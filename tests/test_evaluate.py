@@ -1,7 +1,6 @@
 """LDS, baselines and the evaluation as a whole, each against a slow and obvious version."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -139,10 +138,8 @@ def test_soft_thresholding_keeps_the_order(store):
     assert (kept != 0).mean() == pytest.approx(0.2, abs=1.5 / store.n_train)
 
 
-def test_an_evaluation_fulfils_its_contract_and_trains_nothing_twice(tiny_demo, tmp_path):
-    for name in ("run", "store"):
-        shutil.copytree(tiny_demo / name, tmp_path / name)
-    path = tmp_path / "store"
+def test_an_evaluation_fulfils_its_contract_and_trains_nothing_twice(own_store):
+    path = own_store
     arguments = [
         "evaluate", str(path), "--subsets", "4", "--targets", "6", "--methods", "trak,clip,random", "--leave-k-out", "5",
         "--removal-targets", "2", "--removal-methods", "trak,greedy,clip,random", "--seeds", "1", "--json",

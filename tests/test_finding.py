@@ -20,6 +20,7 @@ from engine.story import story, trust
 from stores.layout import CHECKSUMS, MAP
 from stores.reviews import Reviews
 from stores.store import open_store
+from tests.conftest import html_of
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +29,8 @@ def store(tiny_store):
 
 
 @pytest.fixture
-def at(tiny_demo, tmp_path, monkeypatch):
-    for name in ("run", "store"):
-        shutil.copytree(tiny_demo / name, tmp_path / name)
-    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "store"))
+def at(shown_store):
     return AppTest.from_file(str(Path(app.__file__).with_name("main.py")), default_timeout=60)
-
-
-def _html(at: AppTest) -> str:
-    assert not at.exception
-    return "\n".join(element.proto.body for element in at.get("html"))
 
 
 def _parameter(at: AppTest, name: str) -> str:
@@ -133,19 +126,19 @@ def test_the_page_lists_what_the_filters_leave(at, store):
     at.run()
     value = attributes_of(store)["colour"][0]
     expected = int(having(store, "colour", value).sum())
-    assert f"{expected:,} pairs" in _html(at)
+    assert f"{expected:,} pairs" in html_of(at)
     at.selectbox(key="filter-reviewed").set_value("reviewed").run()
-    assert "No pair has all this" in _html(at)
+    assert "No pair has all this" in html_of(at)
 
 
 def test_picked_pairs_wait_in_the_tray_of_every_page(at, store):
     ids = [str(store.examples.id[row]) for row in (4, 9)]
     at.query_params["pick"] = ",".join([*ids, "nobody"])
     at.run()
-    assert "2 pairs picked" in _html(at)
+    assert "2 pairs picked" in html_of(at)
     at.button(key="tray-empty").click().run()
     assert "pick" not in at.query_params
-    assert "picked</b>" not in _html(at)
+    assert "picked</b>" not in html_of(at)
 
 
 def test_the_tray_leads_to_a_removal_and_to_a_review(at, store):
@@ -153,12 +146,12 @@ def test_the_tray_leads_to_a_removal_and_to_a_review(at, store):
     at.query_params["pick"] = ",".join(ids)
     at.run()
     at.button(key="tray-remove").click().run()
-    assert "Without 2 training pairs" in _html(at)
+    assert "Without 2 training pairs" in html_of(at)
     at.button(key="tray-hunt").click().run()
-    assert "suspect 1 of 2" in _html(at)
+    assert "suspect 1 of 2" in html_of(at)
     at.button(key="decide-keep").click().run()
     assert set(Reviews(Path(os.environ[STORE_VARIABLE])).current()) < set(ids)
-    assert "suspect 2 of 2" in _html(at)
+    assert "suspect 2 of 2" in html_of(at)
 
 
 def test_the_rival_is_the_other_caption_the_models_match_best(store):
@@ -181,7 +174,7 @@ def test_asking_why_not_the_rival_makes_it_the_contrast(at, store):
     target = stored_target(store, store.examples.row_of(_parameter(at, "id")))
     at.button(key="rival-contrast").click().run()
     assert _parameter(at, "contrast") == rival_caption(store, target)
-    assert "rather than" in _html(at)
+    assert "rather than" in html_of(at)
 
 
 @pytest.mark.parametrize(("page", "keys"), [(None, EXPLORE), ("hunt", HUNT)])

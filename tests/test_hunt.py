@@ -1,7 +1,6 @@
 """Hunting wrong captions: each signal is what it says, the ranking finds planted ones, probabilities and files hold."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -36,11 +35,8 @@ def evidence(store):
 
 
 @pytest.fixture
-def own(tiny_demo, tmp_path):
-    """A copy with its run, to write into."""
-    for name in ("run", "store"):
-        shutil.copytree(tiny_demo / name, tmp_path / name)
-    return open_store(tmp_path / "store")
+def own(own_store):
+    return open_store(own_store)
 
 
 def test_neighbours_equal_brute_force_and_are_never_of_the_same_image():

@@ -52,11 +52,8 @@ sys.exit(engine.retrainer.work_on(Path(sys.argv[1]), sys.argv[2]))
 
 
 @pytest.fixture
-def store(tiny_demo, tmp_path) -> Store:
-    """A copy of the tiny store with its run and data beside it, to write into."""
-    for name in ("run", "store"):
-        shutil.copytree(tiny_demo / name, tmp_path / name)
-    return open_store(tmp_path / "store")
+def store(own_store) -> Store:
+    return open_store(own_store)
 
 
 def _slowly(store: Store, request: Request) -> tuple[str, subprocess.Popen]:

@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from app.server import free_port
-from tests.conftest import serving
+from tests.conftest import serving, settle
 
 WIDTH, HEIGHT = 1440, 900
 STEPS = ("open", "caption", "similar", "picked", "simulate", "map", "hunt", "export", "deep-link")
@@ -76,6 +76,7 @@ def first_minute(
 
     page.get_by_role("link", name="Hunt").click()
     page.wait_for_function(AT_SUSPECT, arg=1)
+    settle(page)
     for place, key in enumerate("wwkww", start=2):
         page.keyboard.press(key)
         page.wait_for_function(AT_SUSPECT, arg=place)
