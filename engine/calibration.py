@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
+from engine.ceiling import ceiling
 from engine.measurements import Measurements
 from engine.removal import remove
 from engine.retrain import history
@@ -29,7 +30,10 @@ VERSION = 1  # of the predictions kept in the store: another makes them again
 
 @dataclass(frozen=True)
 class Point:
-    """A removal that was predicted and measured, on one target, in units of f. `seeds` retrainings were averaged."""
+    """A removal that was predicted and measured, on one target, in units of f.
+
+    `measured` is the mean of `changes`, one per retraining, and `deviation` their standard deviation.
+    """
 
     target: int
     size: int
@@ -38,7 +42,7 @@ class Point:
     additive: float
     measured: float
     deviation: float
-    seeds: int
+    changes: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def points(store: Store, requests: Sequence[Request] | None = None) -> list[Poin
                 additive=additive,
                 measured=measured.change,
                 deviation=measured.deviation,
-                seeds=len(measured.changes),
+                changes=measured.changes,
             )
         )
     if kept:
@@ -197,6 +201,7 @@ def summary(found: Sequence[Point]) -> dict:
         "wanted_coverage": COVERAGE,
         "rank_correlation": _rank(x, y),
         "rank_correlation_additive": _rank(a, y),
+        "attainable": _attainable(found),
         "mean_absolute_error": {
             "group": float(np.abs(x - y).mean()),
             "additive": float(np.abs(a - y).mean()),
@@ -204,6 +209,13 @@ def summary(found: Sequence[Point]) -> dict:
         },
         "points": [p.__dict__ for p in found],
     }
+
+
+def _attainable(found: Sequence[Point]) -> float | None:
+    """The rank correlation that noise allows, from as many retrainings as every removal that was repeated has."""
+    repeated = [list(p.changes) for p in found if len(p.changes) > 1]
+    fewest = min(map(len, repeated), default=0)
+    return ceiling(np.array([changes[:fewest] for changes in repeated]).T) if repeated else None
 
 
 def _rank(x: np.ndarray, y: np.ndarray) -> float | None:

@@ -15,10 +15,11 @@ import numpy as np
 from engine import leave_k_out
 from engine.baselines import METHODS, NAMES, scores_of
 from engine.calibration import points, summary
+from engine.ceiling import ceiling
 from engine.lds import bootstrap, lds, thresholded_lds
 from engine.progress import Report, silent
 from engine.retrain import way_of
-from engine.subsets import MOST_SUBSETS, measured_subsets, subset_models
+from engine.subsets import MOST_SUBSETS, measured_subsets, repeated_subsets, subset_models
 from engine.whatif import most_removable
 from stores.atomic import write_json
 from stores.errors import StoreError, UsageError
@@ -74,6 +75,8 @@ def evaluate(
     outcome["lds"], outcome["lds_by_checkpoints"] = _lds(
         store, rows, methods, subsets, repeats, seconds_per_pair(store), report
     )
+    repeated = repeated_subsets(store, way_of(store), subsets, repeats)
+    outcome["lds_attainable"] = ceiling(repeated[:, :, rows])
     outcome["leave_k_out"] = _leave_k_out(store, rows[:removal_targets], removal_methods, leave_out, seeds, report)
     outcome["calibration"] = summary(points(store))
     write_json(store.path / EVALUATION, outcome)
@@ -115,6 +118,7 @@ def in_words(found: dict[str, Any]) -> list[str]:
             verdict = "ahead of" if lead["lo"] > 0 else "behind" if lead["hi"] < 0 else "not told apart from"
             sentence += f" ({said}). On the same pairs it is {verdict} the best of the others"
             sentence += f" (difference {lead['mean']:.3f}, 95 % {lead['lo']:.3f} to {lead['hi']:.3f})"
+        sentence += _at_most(found.get("lds_attainable"))
         sentences.append(sentence + ".")
     calibration = found["calibration"]
     if calibration.get("rank_correlation") is not None:
@@ -122,10 +126,17 @@ def in_words(found: dict[str, Any]) -> list[str]:
             f"Over {calibration['removals']} removals checked by retraining, predicted and measured change have rank "
             f"correlation {calibration['rank_correlation']:.2f}"
         )
+        sentence += _at_most(calibration.get("attainable"))
         if calibration.get("interval_coverage") is not None:
             sentence += f", and {calibration['interval_coverage']:.0%} of held-out ones fell inside the 90 % interval"
         sentences.append(sentence + ".")
     return sentences
+
+
+def _at_most(attainable: float | None) -> str:
+    if attainable is None:
+        return ""
+    return f"; retrained models differ so much by their seeds that at most {attainable:.2f} could be had"
 
 
 def _lds(

@@ -30,11 +30,15 @@ def lds(scores: np.ndarray, kept: np.ndarray, measured: np.ndarray) -> np.ndarra
 
     0 where all predictions (or all measurements) of a target are equal.
     """
-    predicted = kept.astype(np.float32) @ scores.T.astype(np.float32)
-    a, b = (rankdata(x, axis=0) for x in (predicted, measured))
+    return rank_correlations(kept.astype(np.float32) @ scores.T.astype(np.float32), measured)
+
+
+def rank_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation of each column of a with that of b, [J, T] both → float64 [T]; 0 for constant columns."""
+    a, b = (rankdata(x, axis=0) for x in (a, b))
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     size = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-    return np.divide((a * b).sum(axis=0), size, out=np.zeros(len(scores)), where=size > 0)
+    return np.divide((a * b).sum(axis=0), size, out=np.zeros(a.shape[1]), where=size > 0)
 
 
 def thresholded_lds(scores: np.ndarray, kept: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, float]:

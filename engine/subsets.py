@@ -4,11 +4,13 @@ Source: datamodels (Ilyas et al. 2022, arXiv 2202.00622) and TRAK (arXiv 2303.14
 on random subsets S_j of a share α of the training set; an attribution predicts f(z; S_j) by Σ_{i∈S_j} τ(z, z_i).
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from engine.retrain import Wanted, Way
 from engine.split import draw_by_group
-from stores.retrained import Retrained, model_key
+from stores.retrained import Retrained, RetrainedModel, model_key
 from stores.store import Store
 
 SHARE = 0.5
@@ -32,12 +34,8 @@ def subset_models(store: Store, subsets: int, repeats: int, seed: int = 0) -> li
 
 def measured_subsets(store: Store, way: Way, subsets: int, repeats: int, seed: int = 0):
     """Subsets of which at least one model is measured: kept bool [J, n_train], mean f and cosine float32 [J, n]."""
-    retrained = Retrained(store.path)
     kept, f, similarity = [], [], []
-    for j in range(subsets):
-        part = random_subset(store, j, seed)
-        keys = [model_key(way.digest, part, j + MOST_SUBSETS * repeat) for repeat in range(repeats)]
-        models = [retrained.read(key) for key in keys if retrained.has(key)]
+    for part, models in _models(store, way, subsets, repeats, seed):
         if models:
             kept.append(part)
             f.append(np.mean([model.f for model in models], axis=0))
@@ -48,3 +46,22 @@ def measured_subsets(store: Store, way: Way, subsets: int, repeats: int, seed: i
         np.array(f, dtype=np.float32).reshape(-1, n),
         np.array(similarity, dtype=np.float32).reshape(-1, n),
     )
+
+
+def repeated_subsets(store: Store, way: Way, subsets: int, repeats: int, seed: int = 0) -> np.ndarray:
+    """f of every model of the subsets whose `repeats` models are all measured: float32 [repeats, J, n]."""
+    found = [
+        [m.f for m in models] for _, models in _models(store, way, subsets, repeats, seed) if len(models) == repeats
+    ]
+    return np.array(found, dtype=np.float32).reshape(-1, repeats, store.n).swapaxes(0, 1)
+
+
+def _models(
+    store: Store, way: Way, subsets: int, repeats: int, seed: int
+) -> Iterator[tuple[np.ndarray, list[RetrainedModel]]]:
+    """Each subset, and those of its models that are measured."""
+    retrained = Retrained(store.path)
+    for j in range(subsets):
+        part = random_subset(store, j, seed)
+        keys = [model_key(way.digest, part, j + MOST_SUBSETS * repeat) for repeat in range(repeats)]
+        yield part, [retrained.read(key) for key in keys if retrained.has(key)]

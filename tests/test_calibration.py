@@ -65,7 +65,7 @@ def test_predictions_that_are_all_zero_do_not_break_it():
 def _points(n: int) -> list[Point]:
     x, y = _linear(np.random.default_rng(4), n)
     return [
-        Point(i // 3, 10, "trak 10", float(a), float(a) / 5, float(b), 0.5, 4)
+        Point(i // 3, 10, "trak 10", float(a), float(a) / 5, float(b), 0.5, (float(b) - 0.3, float(b) + 0.3))
         for i, (a, b) in enumerate(zip(x, y, strict=True))
     ]
 

@@ -12,7 +12,8 @@ from engine.baselines import METHODS, scores_of
 from engine.cli import app
 from engine.evaluate import evaluate, in_words, kept_evaluation, target_rows
 from engine.lds import bootstrap, lds, thresholded_lds
-from engine.subsets import random_subset
+from engine.retrain import way_of
+from engine.subsets import random_subset, repeated_subsets
 from stores.errors import UsageError
 from stores.store import Store, open_store
 
@@ -155,6 +156,9 @@ def test_an_evaluation_fulfils_its_contract_and_trains_nothing_twice(own_store):
     assert set(found["leave_k_out"]["5"]) == {"trak", "greedy", "clip", "random"}
     assert found["leave_k_out"]["5"]["trak"]["targets"] == 2
     assert found["calibration"]["removals"] == 8
+    assert (
+        found["lds_attainable"] is found["calibration"]["attainable"] is None
+    )  # one model each: nothing to tell noise by
     store = open_store(path)
     assert kept_evaluation(store) == found
     assert "rank correlation" in " ".join(in_words(found))
@@ -166,6 +170,18 @@ def test_an_evaluation_fulfils_its_contract_and_trains_nothing_twice(own_store):
     assert {p: p.stat().st_mtime_ns for p in (path / "retrained" / "models").glob("*.npz")} == models
     assert again["leave_k_out"] == found["leave_k_out"]
     assert store.verify() == []
+
+
+def test_repeated_models_say_what_noise_allows(own_store):
+    store = open_store(own_store)
+    found = evaluate(
+        store, subsets=4, repeats=2, targets=6, methods=("trak",), leave_out=(4,), removal_targets=2,
+        removal_methods=("trak", "random"), seeds=2,
+    )  # fmt: skip
+    assert repeated_subsets(store, way_of(store), 4, 2).shape == (2, 4, store.n)
+    for attainable in (found["lds_attainable"], found["calibration"]["attainable"]):
+        assert 0 <= attainable <= 1
+    assert " ".join(in_words(found)).count("could be had") == 2
 
 
 def test_values_out_of_range_are_named_before_anything_is_trained(store):

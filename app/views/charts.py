@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from engine.baselines import NAMES
 from engine.embedding_map import Painted
 
-UP, DOWN = "#2f74d0", "#d9652b"
+UP, DOWN, NEUTRAL = "#2f74d0", "#d9652b", "#8a8f98"
 
 
 def score_distribution(edges: np.ndarray, counts: np.ndarray, method: str) -> go.Figure:
@@ -36,7 +36,7 @@ COLOURS = {
     "clip": DOWN,
     "clip_image": "#e0a35c",
     "clip_text": "#c9803a",
-    "random": "#8a8f98",
+    "random": NEUTRAL,
     "greedy": "#7a4fc0",
     "graddot": "#2c9c74",
     "gradcos": "#9aa72b",
@@ -66,7 +66,7 @@ def effect_curves(curves: dict[str, np.ndarray], k: int) -> go.Figure:
             x=np.arange(1, values.size + 1), y=values, name=NAMES[name], mode="lines",
             line={"color": COLOURS[name], "width": 2}, hovertemplate="%{x} removed: %{y:.2f}<extra></extra>",
         )  # fmt: skip
-    figure.add_vline(x=k, line_dash="dot", line_color="#8a8f98")
+    figure.add_vline(x=k, line_dash="dot", line_color=NEUTRAL)
     return _frame(figure, 260, "training pairs removed", "predicted change of f")
 
 
@@ -87,7 +87,7 @@ def prediction_and_measurement(
     figure.add_scatter(
         x=[group], y=["predicted"], mode="markers", marker={"size": 11, "symbol": "diamond", "color": "#7a4fc0"}
     )
-    figure.add_vline(x=0, line_color="#8a8f98", line_width=1)
+    figure.add_vline(x=0, line_color=NEUTRAL, line_width=1)
     return _frame(figure, 230, "change of f", "", legend=False)
 
 
@@ -99,9 +99,14 @@ def _dots(figure: go.Figure, values, name: str, colour: str) -> None:
                        marker={"size": 22, "symbol": "line-ns", "line": {"width": 3, "color": colour}})  # fmt: skip
 
 
-def efficacy_over_cost(points: list[dict]) -> go.Figure:
-    """LDS over seconds, one line per method from one checkpoint to all."""
+def efficacy_over_cost(points: list[dict], attainable: float | None) -> go.Figure:
+    """LDS over seconds, one line per method from one checkpoint to all; the most that noise allows as a dotted line."""
     figure = go.Figure()
+    if attainable is not None:
+        figure.add_hline(
+            y=attainable, line={"dash": "dot", "width": 1, "color": NEUTRAL}, annotation_text="the most that noise allows",
+            annotation_position="top right", annotation_font_color=NEUTRAL,
+        )  # fmt: skip
     for method in dict.fromkeys(point["method"] for point in points):
         own = [point for point in points if point["method"] == method]
         figure.add_scatter(
@@ -140,21 +145,21 @@ def calibration(points: list[dict], predicted: np.ndarray, middle: np.ndarray, l
     figure.add_scatter(x=predicted, y=high, fill="tonexty", fillcolor="rgba(122,79,192,0.15)", **band)
     figure.add_scatter(x=predicted, y=middle, mode="lines", name="calibrated", line={"color": "#7a4fc0"})
     figure.add_scatter(
-        x=predicted, y=predicted, mode="lines", name="measured = predicted", line={"dash": "dot", "color": "#8a8f98"}
+        x=predicted, y=predicted, mode="lines", name="measured = predicted", line={"dash": "dot", "color": NEUTRAL}
     )
     for method in dict.fromkeys(p["choice"].split()[0] for p in points):
         own = [p for p in points if p["choice"].split()[0] == method]
         figure.add_scatter(
             x=[p["group"] for p in own], y=[p["measured"] for p in own], mode="markers",
             name=NAMES.get(method, "by hand"), marker={"color": COLOURS.get(method, "#333"), "size": 7},
-            customdata=[[p["size"], p["seeds"]] for p in own],
+            customdata=[[p["size"], len(p["changes"])] for p in own],
             hovertemplate="%{customdata[0]} removed, %{customdata[1]} retrainings<br>predicted %{x:.2f}, "
             "measured %{y:.2f}<extra></extra>",
         )  # fmt: skip
     return _frame(figure, 380, "predicted change of f (group)", "measured change of f")
 
 
-LINES = {"confirmed by you": "#7a4fc0", "this ranking": UP, "CLIP cosine": DOWN, "at random": "#8a8f98"}
+LINES = {"confirmed by you": "#7a4fc0", "this ranking": UP, "CLIP cosine": DOWN, "at random": NEUTRAL}
 
 
 def found_over_inspected(lines: dict[str, tuple[np.ndarray, np.ndarray]], most: int) -> go.Figure:

@@ -16,7 +16,8 @@ EXPLANATION = """
 **LDS**, the linear datamodeling score: models are trained on random halves of the training set. For each held-out pair, a
 method predicts *f* of each model by the sum of its scores over that model's half; the score is the rank correlation of
 these predictions with what the models do, averaged over the pairs. 0 is chance. 1 cannot be reached: training itself is
-noisy, so that even a second model trained on the same half agrees only in part.
+noisy, so that even a second model trained on the same half agrees only in part. With two or more models per half
+(`--repeats`) the highest value that this noise allows is estimated and drawn as a dotted line.
 
 **Soft threshold**: small scores are mostly noise. Each method may keep the share of each target's scores that serves it
 best, chosen on the other half of the targets.
@@ -56,7 +57,7 @@ def _lds(found: dict) -> None:
         "bootstrap intervals.</div>"
     )
     st.plotly_chart(
-        efficacy_over_cost(found["lds_by_checkpoints"]),
+        efficacy_over_cost(found["lds_by_checkpoints"], found.get("lds_attainable")),
         config={"displayModeBar": False},
         key="efficacy",
         alt="LDS over seconds of computation for every method",

@@ -77,7 +77,7 @@ def show(store: Store) -> None:
 def _neighbours(store: Store, view: View) -> None:
     """The pairs before and after this one."""
     row = store.examples.row_of(str(view.id))
-    with st.container(horizontal=True, gap="xxsmall"):
+    with st.container(horizontal=True, gap="small"):
         for name, key, step in (("Back", "b", -1), ("Next", "n", 1)):
             to = str(store.examples.id[(row + step) % store.n])
             st.button(name, key=f"step-{key}", shortcut=key, on_click=go_to, args=(to,), type="tertiary")
