@@ -44,7 +44,12 @@ def number(value: float) -> str:
 
 def span(low: float, high: float) -> str:
     """An interval with three decimals and true minus signs."""
-    return f"{low:.3f} to {high:.3f}".replace("-", "−")
+    return f"{fixed(low)} to {fixed(high)}"
+
+
+def fixed(value: float) -> str:
+    """A number with three decimals and a true minus sign."""
+    return f"{value:.3f}".replace("-", "−")
 
 
 def ranked_card(pair: Ranked, place: int, largest: float, version: int, *, chips: tuple[str, ...] = ()) -> str:

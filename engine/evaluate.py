@@ -118,25 +118,24 @@ def in_words(found: dict[str, Any]) -> list[str]:
             verdict = "ahead of" if lead["lo"] > 0 else "behind" if lead["hi"] < 0 else "not told apart from"
             sentence += f" ({said}). On the same pairs it is {verdict} the best of the others"
             sentence += f" (difference {lead['mean']:.3f}, 95 % {lead['lo']:.3f} to {lead['hi']:.3f})"
-        sentence += _at_most(found.get("lds_attainable"))
-        sentences.append(sentence + ".")
+        sentences.append(sentence + "." + _at_most(found.get("lds_attainable")))
     calibration = found["calibration"]
     if calibration.get("rank_correlation") is not None:
         sentence = (
             f"Over {calibration['removals']} removals checked by retraining, predicted and measured change have rank "
             f"correlation {calibration['rank_correlation']:.2f}"
         )
-        sentence += _at_most(calibration.get("attainable"))
         if calibration.get("interval_coverage") is not None:
             sentence += f", and {calibration['interval_coverage']:.0%} of held-out ones fell inside the 90 % interval"
-        sentences.append(sentence + ".")
+        sentences.append(sentence + "." + _at_most(calibration.get("attainable")))
     return sentences
 
 
 def _at_most(attainable: float | None) -> str:
     if attainable is None:
         return ""
-    return f"; retrained models differ so much by their seeds that at most {attainable:.2f} could be had"
+    most = f"A rank correlation of {attainable:.2f} is the most that could be had"
+    return f" {most}: retrained models differ that much by their seeds alone."
 
 
 def _lds(

@@ -1,5 +1,7 @@
 """Figures. Colours follow the page's: blue raises, orange lowers."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import plotly.graph_objects as go
 
@@ -7,6 +9,12 @@ from engine.baselines import NAMES
 from engine.embedding_map import Painted
 
 UP, DOWN, NEUTRAL = "#2f74d0", "#d9652b", "#8a8f98"
+
+
+def _in_order(methods: Iterable[str]) -> list[str]:
+    """Distinct methods, as NAMES has them; what people chose by hand comes last."""
+    known = list(NAMES)
+    return sorted(set(methods), key=lambda name: (known.index(name) if name in NAMES else len(known), name))
 
 
 def score_distribution(edges: np.ndarray, counts: np.ndarray, method: str) -> go.Figure:
@@ -123,18 +131,19 @@ def efficacy_over_cost(points: list[dict], attainable: float | None) -> go.Figur
 
 
 def drops(table: dict) -> go.Figure:
-    """Drop of f over the number of removed pairs, one line per method with its interval."""
+    """Drop of f over the number of removed pairs, one line per method with its interval; over the methods for one number."""
     figure = go.Figure()
     sizes = sorted(table, key=int)
-    for method in dict.fromkeys(name for k in sizes for name in table[k]):
+    for method in _in_order(name for k in sizes for name in table[k]):
         own = [(int(k), table[k][method]) for k in sizes if method in table[k]]
         figure.add_scatter(
-            x=[k for k, _ in own], y=[row["drop"] for _, row in own], name=NAMES[method], mode="lines+markers",
-            line={"color": COLOURS.get(method)},
+            x=[k for k, _ in own] if len(sizes) > 1 else [NAMES[method]], y=[row["drop"] for _, row in own],
+            name=NAMES[method], mode="lines+markers", line={"color": COLOURS.get(method)}, marker={"size": 9},
             error_y={"type": "data", "array": [row["hi"] - row["drop"] for _, row in own],
                      "arrayminus": [row["drop"] - row["lo"] for _, row in own], "thickness": 1},
         )  # fmt: skip
-    return _frame(figure, 300, "training pairs removed", "measured drop of f")
+    removed = "training pairs removed" if len(sizes) > 1 else f"{sizes[0]} training pairs removed, chosen by"
+    return _frame(figure, 300, removed, "measured drop of f", legend=len(sizes) > 1)
 
 
 def calibration(points: list[dict], predicted: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray):
@@ -147,7 +156,7 @@ def calibration(points: list[dict], predicted: np.ndarray, middle: np.ndarray, l
     figure.add_scatter(
         x=predicted, y=predicted, mode="lines", name="measured = predicted", line={"dash": "dot", "color": NEUTRAL}
     )
-    for method in dict.fromkeys(p["choice"].split()[0] for p in points):
+    for method in _in_order(p["choice"].split()[0] for p in points):
         own = [p for p in points if p["choice"].split()[0] == method]
         figure.add_scatter(
             x=[p["group"] for p in own], y=[p["measured"] for p in own], mode="markers",

@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 
 from app.caches import calibration_of, evaluation_of
-from app.markup import notice, number, span, text
+from app.markup import fixed, notice, number, span, text
 from app.state import read_view
 from app.views import browse
 from app.views.charts import calibration, drops, efficacy_over_cost
@@ -63,8 +63,8 @@ def _lds(found: dict) -> None:
         alt="LDS over seconds of computation for every method",
     )
     lines = "".join(
-        f"<tr><td>{text(NAMES[name])}</td><td>{row['mean']:.3f}</td><td>{span(row['lo'], row['hi'])}</td>"
-        f"<td>{_lead(name, row)}</td><td>{row['without_threshold']['mean']:.3f}</td><td>{row['seconds']:.1f}</td></tr>"
+        f"<tr><td>{text(NAMES[name])}</td><td>{fixed(row['mean'])}</td><td>{span(row['lo'], row['hi'])}</td>"
+        f"<td>{_lead(name, row)}</td><td>{fixed(row['without_threshold']['mean'])}</td><td>{row['seconds']:.1f}</td></tr>"
         for name, row in sorted(found["lds"].items(), key=lambda item: -item[1]["mean"])
     )
     st.html(
