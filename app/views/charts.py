@@ -59,7 +59,7 @@ def _frame(figure: go.Figure, height: int, x: str, y: str, legend: bool = True) 
         margin={"l": 0, "r": 0, "t": 8, "b": 0},
         showlegend=legend,
         dragmode=False,
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
     )
     figure.update_xaxes(title=x, fixedrange=True)
     figure.update_yaxes(title=y, fixedrange=True)
