@@ -212,10 +212,13 @@ def summary(found: Sequence[Point]) -> dict:
 
 
 def _attainable(found: Sequence[Point]) -> float | None:
-    """The rank correlation that noise allows, from as many retrainings as every removal that was repeated has."""
+    """The rank correlation that noise allows: seeds are compared where there are several, and averaged as they were."""
     repeated = [list(p.changes) for p in found if len(p.changes) > 1]
-    fewest = min(map(len, repeated), default=0)
-    return ceiling(np.array([changes[:fewest] for changes in repeated]).T) if repeated else None
+    if not repeated:
+        return None
+    common = min(map(len, repeated))
+    compared = np.array([changes[:common] for changes in repeated]).T
+    return ceiling(compared, averaged=float(np.mean([len(p.changes) for p in found])))
 
 
 def _rank(x: np.ndarray, y: np.ndarray) -> float | None:

@@ -12,15 +12,15 @@ import numpy as np
 from engine.lds import rank_correlations
 
 
-def ceiling(repeats: np.ndarray) -> float | None:
+def ceiling(repeats: np.ndarray, averaged: float | None = None) -> float | None:
     """From outcomes [R, N] or [R, N, T] of N cases with R seeds each, for T targets: the attainable rank correlation.
 
-    Correlations are over the N cases, averaged over targets. None for a single seed or fewer than 4 cases; 0 where the
-    seeds do not agree at all.
+    Correlations are over the N cases, averaged over targets. averaged: of how many seeds the mean to be predicted is,
+    R if not given. None for a single seed or fewer than 4 cases; 0 where the seeds do not agree at all.
     """
-    count, cases = repeats.shape[:2]
-    if count < 2 or cases < 4:
+    seeds, cases = repeats.shape[:2]
+    if seeds < 2 or cases < 4:
         return None
-    columns = repeats.reshape(count, cases, -1)
+    count, columns = averaged or seeds, repeats.reshape(seeds, cases, -1)
     r = float(np.mean([rank_correlations(a, b).mean() for a, b in combinations(columns, 2)]))
     return float(np.sqrt(count * r / (1 + (count - 1) * r))) if r > 0 else 0.0

@@ -17,6 +17,12 @@ def test_the_ceiling_is_what_the_noiseless_outcome_itself_reaches(seeds, noise):
     assert ceiling(repeats) == pytest.approx(reached, abs=0.03)
 
 
+def test_seeds_that_were_not_compared_count_when_they_were_averaged():
+    rng = np.random.default_rng(2)
+    repeats = rng.standard_normal((1, 2000, 1)) + 2 * rng.standard_normal((8, 2000, 1))
+    assert ceiling(repeats[:4], averaged=8) == pytest.approx(ceiling(repeats), abs=0.02)
+
+
 def test_more_retrainings_raise_the_ceiling_and_noise_alone_has_none():
     rng = np.random.default_rng(1)
     repeats = rng.standard_normal((1, 400, 1)) + 2 * rng.standard_normal((16, 400, 1))
