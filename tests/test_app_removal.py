@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import markup
+from app.views.charts import drops, efficacy_over_cost
 from engine.attribution import stored_target
 from engine.removal import remove
 from engine.retrain import wanted_models, way_of
@@ -128,6 +129,21 @@ def test_an_interrupted_retraining_can_be_gone_on_with_or_discarded(at, store):
     at.button(key=f"discard-{job}").click().run()
     assert retrained.jobs() == []
     assert "Interrupted" not in html_of(at)
+
+
+def test_leave_k_out_of_one_number_is_drawn_over_the_methods_of_more_over_the_numbers():
+    row = {"drop": 1.0, "lo": 0.5, "hi": 1.5}
+    one = drops({"36": {"random": row, "clip": row, "trak": row}})
+    assert [trace.x for trace in one.data] == [("TRAK",), ("CLIP similarity",), ("random",)]  # type: ignore[attr-defined]
+    assert "36 training pairs" in one.layout.xaxis.title.text  # type: ignore[attr-defined]
+    more = drops({"36": {"trak": row}, "9": {"clip": row, "trak": row}})
+    assert [trace.x for trace in more.data] == [(9, 36), (9,)]  # type: ignore[attr-defined]
+
+
+def test_what_noise_allows_is_a_line_where_it_is_known():
+    points = [{"method": "trak", "checkpoints": 1, "seconds": 1.0, "mean": 0.2, "lo": 0.1, "hi": 0.3}]
+    assert len(efficacy_over_cost(points, None).layout.shapes) == 0  # type: ignore[attr-defined]
+    assert efficacy_over_cost(points, 0.63).layout.shapes[0].y0 == 0.63  # type: ignore[attr-defined]
 
 
 def test_the_evaluate_page_names_the_command_until_there_is_something_to_show(store):
