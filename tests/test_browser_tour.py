@@ -99,3 +99,13 @@ def test_a_lasso_on_the_map_fills_the_tray(visit, own):
     page.get_by_role("button", name="Put all into the tray").click()
     page.get_by_text(f"{n} pairs picked").wait_for()
     shot(page, "map")
+
+
+def test_every_choice_of_the_map_is_seen_on_a_telephone(visit, own):
+    _, url = own
+    page = visit(f"{url}/map", width=390, height=844, ready=(".js-plotly-plot",))
+    choices = page.locator(".st-key-map-side button, .st-key-map-colour button").all()
+    assert len(choices) == 5
+    for choice in choices:
+        box = choice.bounding_box()
+        assert box["x"] + box["width"] <= 390
