@@ -7,7 +7,6 @@ RUN/checkpoint_0.partial.safetensors weights and optimizer of a checkpoint still
 RUN/log.jsonl                        one line per epoch: checkpoint, epoch, loss, seconds
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +16,15 @@ import pyarrow.parquet as pq
 
 from engine.data import Dataset
 from engine.split import Split
-from stores.atomic import write_json
+from stores.atomic import read_json, write_json
 from stores.errors import StoreError
+from stores.placing import clean
 from stores.specs import DatasetSpec, ModelSpec, differences, from_dict, to_dict
 
 MAGIC = "traklens-run"
+SPLIT = "split.parquet"
 SCHEMA = 1
+REMEDY = "Train one with `traklens train DATA --out RUN_DIR`."
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Run:
 
     def split(self, dataset: Dataset) -> Split:
         """The recorded split, in the order of `dataset` (which must be the run's)."""
-        table = pq.read_table(self.path / "split.parquet")
+        table = pq.read_table(self.path / SPLIT)
         position = {example.id: i for i, example in enumerate(dataset.examples)}
         ids = table["id"].to_pylist()
         unknown = [id_ for id_ in ids if id_ not in position]
@@ -85,10 +87,11 @@ def checkpoint_path(run: Path, m: int) -> Path:
 
 
 def start_run(path: Path, spec: RunSpec, dataset: Dataset, split: Split, libraries: dict[str, str]) -> Run:
-    """Create the run directory, or continue one of the same specification.
+    """Create the run directory, or continue one of the same specification. The caller holds its lock.
 
     Raises StoreError when the directory holds a run of another specification, naming what differs.
     """
+    clean(path)
     if (path / "run.json").is_file():
         run = open_run(path)
         found = differences(to_dict(run.spec), to_dict(spec))
@@ -100,7 +103,7 @@ def start_run(path: Path, spec: RunSpec, dataset: Dataset, split: Split, librari
                 "Choose another --out or remove that folder.",
             )
         return run
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(entry.name != SPLIT for entry in path.iterdir())):
         raise StoreError(f"run {path}", "other files there", "a new or empty folder", "Choose another --out.")
     path.mkdir(parents=True, exist_ok=True)
     _write_split(path, dataset, split)
@@ -120,12 +123,12 @@ def _write_split(path: Path, dataset: Dataset, split: Split) -> None:
     }
     for m, members in enumerate(np.concatenate([split.subsets, nowhere], axis=1)):
         columns[f"in_{m}"] = members
-    pq.write_table(pa.table(columns), path / "split.parquet")
+    pq.write_table(pa.table(columns), path / SPLIT)
 
 
 def record_quality(run: Run, m: int, quality: dict[str, float]) -> None:
     """Note that checkpoint m is finished, with its held-out figures."""
-    found = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
+    found = read_json(run.path / "run.json", "a run", REMEDY)
     found["quality"][str(m)] = quality
     write_json(run.path / "run.json", found)
 
@@ -133,15 +136,11 @@ def record_quality(run: Run, m: int, quality: dict[str, float]) -> None:
 def open_run(path: Path) -> Run:
     """Open a run directory. StoreError for a missing, foreign, damaged or newer one."""
     file = path / "run.json"
-    remedy = "Train one with `traklens train DATA --out RUN_DIR`."
     if not file.is_file():
-        raise StoreError(f"run {path}", "no run.json", "a run directory", remedy)
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StoreError(f"run {path}", f"a damaged run.json ({error})", "JSON", remedy) from error
+        raise StoreError(f"run {path}", "no run.json", "a run directory", REMEDY)
+    found = read_json(file, "a run", REMEDY)
     if not isinstance(found, dict) or found.get("magic") != MAGIC:
-        raise StoreError(f"run {path}", "a run.json of something else", f'"magic": "{MAGIC}"', remedy)
+        raise StoreError(f"run {path}", "a run.json of something else", f'"magic": "{MAGIC}"', REMEDY)
     if found["schema"] > SCHEMA:
         raise StoreError(
             f"run {path}",

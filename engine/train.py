@@ -12,9 +12,10 @@ from engine.fit import Pairs, fit, save_weights
 from engine.models import load_checkpoint, model_spec, normalise
 from engine.progress import Report, silent
 from engine.run_directory import Recipe, Run, RunSpec, open_run, record_quality, start_run
-from engine.split import split_dataset
+from engine.split import Split, split_dataset
 from engine.versions import libraries
 from stores.errors import UsageError
+from stores.locks import writing
 from stores.specs import ModelSpec
 
 EPOCH_BUDGET = 20_000  # examples seen in all by a checkpoint, when --epochs is not given …
@@ -67,7 +68,13 @@ def train(
     )
     # The vocabulary is the whole data set's, so that a held-out caption has no unknown pieces by accident.
     spec = RunSpec(dataset.spec, model_spec(model, [example.caption for example in dataset.examples]), recipe)
-    run = start_run(out, spec, dataset, split, libraries())
+    with writing(out, "run"):
+        return _train(start_run(out, spec, dataset, split, libraries()), dataset, split, report)
+
+
+def _train(run: Run, dataset: Dataset, split: Split, report: Report) -> Run:
+    """Train the checkpoints that the run lacks."""
+    spec, checkpoints = run.spec, run.spec.recipe.checkpoints
     if all(str(m) in run.quality for m in range(checkpoints)):
         return run
     examples = Pairs([(dataset.root, example) for example in dataset.examples], spec.model, report)
@@ -77,7 +84,7 @@ def train(
         train_checkpoint(run, m, examples, split.train[split.subsets[m]], report)
         quality = retrieval(load_checkpoint(spec.model, run.checkpoint(m)), spec.model, examples, split.heldout)
         record_quality(run, m, quality)
-    return open_run(out)
+    return open_run(run.path)
 
 
 def train_checkpoint(run: Run, m: int, examples: Pairs, members: np.ndarray, report: Report = silent) -> None:

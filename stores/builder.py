@@ -1,13 +1,11 @@
-"""Everything that writes a store: beside it, stage by stage, renamed into place when it is complete.
+"""Everything that writes a store: beside it, stage by stage, put in place when it is complete.
 
 A killed build is continued by the next one with the same specification and ends with the same bytes: a chunk or a
 stage is marked done only after its bytes are in place, and whatever is not marked is written again.
 """
 
-import fcntl
-import json
-import shutil
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import zarr
 
-from stores.atomic import write_json
+from stores.atomic import read_json, write_json
 from stores.checksums import write_checksums
 from stores.errors import StoreError
 from stores.examples import ExampleRow, write_examples
@@ -24,15 +22,14 @@ from stores.index import IndexWriter
 from stores.layout import (
     EXAMPLES,
     FEATURES,
-    LOCK,
     MAGIC,
     MANIFEST,
     PROGRESS,
-    RETRAINED,
-    REVIEWS,
     THUMBNAILS,
     building_path,
 )
+from stores.locks import writing
+from stores.placing import clean, commit, is_peoples, put_in_place, remove
 from stores.specs import Manifest, differences, to_dict
 from stores.store import read_manifest
 from stores.thumbnails import ThumbnailWriter
@@ -42,7 +39,7 @@ NOT_COMPARED = ("state", "created", "libraries", "options", "recall")
 
 
 class StoreBuilder:
-    """Builds the store at `path` under `path`.building. Use as a context manager: it holds a lock."""
+    """Builds the store at `path` under `path`.building. Use as a context manager: it holds the store's lock."""
 
     def __init__(self, path: Path, manifest: Manifest, *, overwrite: bool = False, restart: bool = False) -> None:
         """Open or continue a build.
@@ -51,26 +48,32 @@ class StoreBuilder:
         (unless `restart`), or when another process is building the same store.
         """
         self.path, self.building = path, building_path(path)
-        self.finished = self._finished(manifest, overwrite)
-        self._lock = None
-        if self.finished:
-            self.manifest = read_manifest(path)
-            return
+        with ExitStack() as held:
+            held.enter_context(writing(path, "store"))
+            put_in_place(path)  # a whole build that was cut at its very end
+            self.finished = self._finished(manifest, overwrite)
+            self.manifest = read_manifest(path) if self.finished else self._begin(manifest, restart)
+            self._held = held.pop_all()
+
+    def _begin(self, manifest: Manifest, restart: bool) -> Manifest:
+        """Make the folder, or take up the one that is there; what a killed process left unfinished goes."""
         if restart and self.building.exists():
-            shutil.rmtree(self.building)
+            remove(self.building)
         self.building.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        clean(self.building)
         self.manifest = self._continue(manifest) if (self.building / MANIFEST).is_file() else manifest
         self._write_manifest()
         self._progress = self._read_progress()
         self._features = FeatureWriter(self.building / FEATURES)
+        return self.manifest
 
     def _finished(self, manifest: Manifest, overwrite: bool) -> bool:
         if not self.path.exists():
             return False
-        if not self.path.is_dir() or (any(self.path.iterdir()) and not (self.path / MANIFEST).is_file()):
+        is_store = (self.path / MANIFEST).is_file()
+        if not self.path.is_dir() or not (is_store or all(is_peoples(entry.name) for entry in self.path.iterdir())):
             raise StoreError(f"store {self.path}", "something else there", "a new name", "Choose another --store.")
-        if overwrite or not (self.path / MANIFEST).is_file():
+        if overwrite or not is_store:
             return False
         found = _spec_differences(read_manifest(self.path), manifest)
         if found:
@@ -94,33 +97,19 @@ class StoreBuilder:
             )
         return found
 
-    def _take_lock(self) -> None:
-        self._lock = (self.building / LOCK).open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            self._lock = None
-            raise StoreError(
-                f"unfinished build {self.building}",
-                "another process building it",
-                "one at a time",
-                "Wait for it.",
-            ) from error
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._held.close()
 
     # Progress: stages done, and chunks done within a stage.
 
     def _read_progress(self) -> dict[str, Any]:
         file = self.building / PROGRESS
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"stages": [], "chunks": {}}
+        if not file.is_file():
+            return {"stages": [], "chunks": {}}
+        return read_json(file, "how far the build is", "Begin anew with --restart.")
 
     def _write_progress(self) -> None:
         write_json(self.building / PROGRESS, self._progress)
@@ -176,23 +165,12 @@ class StoreBuilder:
         write_json(self.building / MANIFEST, {"magic": MAGIC} | to_dict(self.manifest))
 
     def finish(self) -> None:
-        """Checksums, then the rename. An older store there is moved aside; its reviews and retrained models stay."""
+        """Checksums, then into place; the reviews and retrained models of an older store there stay where they are."""
         self.manifest = replace(self.manifest, state="complete")
         self._write_manifest()
         write_checksums(self.building)
-        if self.path.exists():
-            aside = self.path.with_name(f"{self.path.name}.replaced")
-            if aside.exists():
-                shutil.rmtree(aside)
-            self.path.rename(aside)
-            for kept in (*aside.glob(f"{REVIEWS}*"), *aside.glob(RETRAINED)):
-                kept.rename(self.building / kept.name)
-            self.building.rename(self.path)
-            shutil.rmtree(aside)
-        else:
-            self.building.rename(self.path)
-        for name in (PROGRESS, LOCK):
-            (self.path / name).unlink(missing_ok=True)
+        commit(self.building)
+        put_in_place(self.path)
 
 
 def _spec_differences(found: Manifest, wanted: Manifest) -> list[str]:

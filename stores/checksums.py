@@ -1,20 +1,25 @@
 """checksums.json: size and sha256 of every file of a finished store."""
 
 import hashlib
-import json
 from pathlib import Path
 
-from stores.atomic import write_json
+from stores.atomic import read_json, write_json
 from stores.errors import StoreError
-from stores.layout import CHECKSUMS, EVALUATION, HUNT, LOCK, PREDICTED, PROGRESS, RETRAINED, REVIEWS
+from stores.layout import CHECKSUMS, EVALUATION, HUNT, LOCK, PLACING, PREDICTED, PROGRESS, RETRAINED, REVIEWS
 
-UNCHECKED = {CHECKSUMS, LOCK, PROGRESS, EVALUATION, HUNT, PREDICTED, REVIEWS, f"{REVIEWS}-wal", f"{REVIEWS}-shm"}
+UNCHECKED = {CHECKSUMS, LOCK, PLACING, PROGRESS, EVALUATION, HUNT, PREDICTED}
 
 
 def files_of(store: Path) -> list[str]:
-    """Relative POSIX paths of everything that carries a checksum, sorted."""
-    found = (path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file())
-    return sorted(name for name in found if name not in UNCHECKED and not name.startswith(f"{RETRAINED}/"))
+    """Relative POSIX paths of everything that carries a checksum, sorted; hidden files are nobody's."""
+    found = (path.relative_to(store) for path in store.rglob("*") if path.is_file())
+    return sorted(name.as_posix() for name in found if _is_checked(name))
+
+
+def _is_checked(name: Path) -> bool:
+    hidden = any(part.startswith(".") for part in name.parts)
+    peoples = name.parts[0] == RETRAINED or name.parts[0].startswith(REVIEWS)
+    return not hidden and not peoples and name.as_posix() not in UNCHECKED
 
 
 def digest(path: Path) -> str:
@@ -32,10 +37,14 @@ def write_checksums(store: Path) -> None:
 def read_checksums(store: Path) -> dict[str, dict]:
     """StoreError when the file is missing or damaged."""
     path = store / CHECKSUMS
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}", f"unreadable ({error})", "the list of files", "Build the store again.") from error
+    found = read_json(path, "the list of files")
+    fits = isinstance(found, dict) and all(
+        isinstance(facts, dict) and isinstance(facts.get("bytes"), int) and isinstance(facts.get("sha256"), str)
+        for facts in found.values()
+    )
+    if not fits:
+        raise StoreError(f"{path}", "something else", "bytes and sha256 of every file", "Build the store again.")
+    return found
 
 
 def check_sizes(store: Path, expected: dict[str, dict]) -> None:

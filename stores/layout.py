@@ -20,14 +20,20 @@ PREDICTED = "predicted.json"  # predictions of removals that were retrained: lik
 EVALUATION = "evaluation.json"  # what `traklens evaluate` found: likewise
 
 PROGRESS = "progress.json"  # only while building
-LOCK = "lock"  # only while building
+LOCK = "lock"  # of builds that version 0.1 began
+PLACING = "placing.json"  # only in a whole build that is being put in place
 
 THUMBNAIL_SIDES = {"small": 128, "large": 512}
 
 
 def building_path(store: Path) -> Path:
-    """Where a store is written before it is renamed into place."""
+    """Where a store is written before it is put in place."""
     return store.with_name(f"{store.name}.building")
+
+
+def replaced_path(store: Path) -> Path:
+    """Where version 0.1 moved the older store while it replaced it."""
+    return store.with_name(f"{store.name}.replaced")
 
 
 def checkpoint_group(m: int) -> str:

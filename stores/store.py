@@ -1,12 +1,12 @@
 """Open a finished store, read only."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import zarr
 
+from stores.atomic import read_json
 from stores.checksums import check_sizes, read_checksums, verify_files
 from stores.errors import StoreError
 from stores.examples import ExampleTable
@@ -23,6 +23,8 @@ from stores.layout import (
     THUMBNAILS,
     building_path,
 )
+from stores.locks import writing
+from stores.placing import is_half_placed, put_in_place
 from stores.specs import Manifest, from_dict
 from stores.thumbnails import ThumbnailPack
 
@@ -36,10 +38,7 @@ def read_manifest(path: Path) -> Manifest:
         raise StoreError(f"store {path}", "no such folder", "a store", BUILD_AGAIN)
     if not file.is_file():
         raise StoreError(f"store {path}", f"a folder without {MANIFEST}", "a store", BUILD_AGAIN)
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{file}", f"damaged JSON ({error})", "a manifest", BUILD_AGAIN) from error
+    found = read_json(file, "a manifest", BUILD_AGAIN)
     if not isinstance(found, dict) or found.get("magic") != MAGIC:
         raise StoreError(f"{file}", "the manifest of something else", f'"magic": "{MAGIC}"', "Check the path.")
     schema = found.get("schema")
@@ -62,6 +61,8 @@ def open_store(path: Path | str) -> "Store":
     Raises StoreError, in one line, for a store that is missing, half-written, damaged, truncated, foreign or newer.
     """
     path = Path(path)
+    if is_half_placed(path):
+        _finish_placing(path)
     if not path.is_dir() and building_path(path).is_dir():
         raise StoreError(
             f"store {path}",
@@ -74,6 +75,23 @@ def open_store(path: Path | str) -> "Store":
         raise StoreError(f"store {path}", f"state {manifest.state!r}", "a finished store", BUILD_AGAIN)
     check_sizes(path, read_checksums(path))
     return Store(path, manifest)
+
+
+def _finish_placing(path: Path) -> None:
+    """Go on where putting a build in place was cut.
+
+    Raises StoreError when another process is at it, or where nothing can be written.
+    """
+    try:
+        with writing(path, "store"):
+            put_in_place(path)
+    except OSError as error:
+        raise StoreError(
+            f"store {path}",
+            f"a build that was cut while it was put in place ({error.strerror})",
+            "a finished store",
+            "Open it once as a user who may write there.",
+        ) from error
 
 
 class Store:
