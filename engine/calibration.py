@@ -7,7 +7,6 @@ the prediction: |measured − slope·x| / √(c₀² + c₁²x²), whose quantil
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,8 @@ from engine.ceiling import ceiling
 from engine.measurements import Measurements
 from engine.removal import remove
 from engine.retrain import history
-from stores.atomic import write_json
+from stores.atomic import read_json, write_json
+from stores.errors import StoreError
 from stores.layout import PREDICTED
 from stores.retrained import Request
 from stores.store import Store
@@ -143,10 +143,11 @@ def points(store: Store, requests: Sequence[Request] | None = None) -> list[Poin
 def _kept(store: Store) -> dict[str, list[float]]:
     """Predictions of this store that were made before: a removal of a large set takes half a second."""
     try:
-        found = json.loads((store.path / PREDICTED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(store.path / PREDICTED, "predictions")
+        made, predicted = found["made"], {str(k): [float(x) for x in v] for k, v in found["predicted"].items()}
+    except (StoreError, TypeError, ValueError, KeyError, AttributeError):
         return {}
-    return found["predicted"] if isinstance(found, dict) and found.get("made") == _made(store) else {}
+    return predicted if made == _made(store) else {}
 
 
 def _keep(store: Store, predicted: dict[str, list[float]]) -> None:

@@ -4,7 +4,6 @@ What needs many retrained models is computed once: the models are kept in the st
 and one with more subsets or targets adds to what is there. The outcome is kept as evaluation.json.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from engine.progress import Report, silent
 from engine.retrain import way_of
 from engine.subsets import MOST_SUBSETS, measured_subsets, repeated_subsets, subset_models
 from engine.whatif import most_removable
-from stores.atomic import write_json
+from stores.atomic import read_json, write_json
 from stores.errors import StoreError, UsageError
 from stores.layout import EVALUATION
 from stores.store import Store
@@ -95,12 +94,12 @@ def kept_evaluation(store: Store) -> dict[str, Any] | None:
     path = store.path / EVALUATION
     if not path.is_file():
         return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(
-            f"{path}", f"unreadable ({error})", "an evaluation", "Run `traklens evaluate` again."
-        ) from error
+    again = "Run `traklens evaluate` again."
+    found = read_json(path, "an evaluation", again)
+    lds = found.get("lds") if isinstance(found, dict) else None
+    if not isinstance(lds, dict) or not all(isinstance(row, dict) and "mean" in row for row in lds.values()):
+        raise StoreError(f"{path}", "something else", "an evaluation", again)
+    return found
 
 
 def in_words(found: dict[str, Any]) -> list[str]:

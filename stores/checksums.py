@@ -1,13 +1,34 @@
-"""checksums.json: size and sha256 of every file of a finished store."""
+"""checksums.json: size and sha256 of every file of a finished store; of large ones also a crc32c for every block."""
 
 import hashlib
 from pathlib import Path
 
-from stores.atomic import read_json, write_json
-from stores.errors import StoreError
-from stores.layout import CHECKSUMS, EVALUATION, HUNT, LOCK, PLACING, PREDICTED, PROGRESS, RETRAINED, REVIEWS
+import google_crc32c
 
-UNCHECKED = {CHECKSUMS, LOCK, PLACING, PROGRESS, EVALUATION, HUNT, PREDICTED}
+from stores.atomic import read_json, write_bytes, write_json
+from stores.errors import StoreError
+from stores.layout import (
+    CHECKSUMS,
+    EVALUATION,
+    EXAMPLES,
+    FEATURES,
+    HUNT,
+    INFLUENCE,
+    LOCK,
+    MANIFEST,
+    PLACING,
+    PREDICTED,
+    PROGRESS,
+    RETRAINED,
+    REVIEWS,
+    SEAL,
+    SIMILARITY,
+)
+
+BLOCK = 1 << 22  # bytes that are verified together when a part of a large file is read
+IN_PARTS = (".faiss", ".bin")  # files of which parts are read
+REQUIRED = (MANIFEST, EXAMPLES, f"{INFLUENCE}.faiss", f"{SIMILARITY}.faiss", f"{FEATURES}/zarr.json")
+UNCHECKED = {CHECKSUMS, SEAL, LOCK, PLACING, PROGRESS, EVALUATION, HUNT, PREDICTED}
 
 
 def files_of(store: Path) -> list[str]:
@@ -28,22 +49,34 @@ def digest(path: Path) -> str:
 
 
 def write_checksums(store: Path) -> None:
-    facts = {
-        name: {"bytes": (store / name).stat().st_size, "sha256": digest(store / name)} for name in files_of(store)
-    }
-    write_json(store / CHECKSUMS, facts)
+    """The list, and its own sha256 beside it."""
+    write_json(store / CHECKSUMS, {name: _facts(store / name) for name in files_of(store)})
+    write_bytes(store / SEAL, f"{digest(store / CHECKSUMS)}\n".encode())
+
+
+def _facts(path: Path) -> dict:
+    facts: dict = {"bytes": path.stat().st_size, "sha256": digest(path)}
+    if path.suffix in IN_PARTS:
+        with path.open("rb") as file:
+            facts["crc32c"] = [google_crc32c.value(block) for block in iter(lambda: file.read(BLOCK), b"")]
+    return facts
 
 
 def read_checksums(store: Path) -> dict[str, dict]:
-    """StoreError when the file is missing or damaged."""
+    """StoreError when the file is missing, damaged or not the one that was written."""
     path = store / CHECKSUMS
     found = read_json(path, "the list of files")
     fits = isinstance(found, dict) and all(
         isinstance(facts, dict) and isinstance(facts.get("bytes"), int) and isinstance(facts.get("sha256"), str)
         for facts in found.values()
     )
-    if not fits:
-        raise StoreError(f"{path}", "something else", "bytes and sha256 of every file", "Build the store again.")
+    if not fits or any(name not in found for name in REQUIRED):
+        raise StoreError(f"{path}", "another list", "bytes and sha256 of every file", "Build the store again.")
+    seal = store / SEAL  # stores of version 0.1 have none
+    if seal.is_file() and seal.read_text(encoding="utf-8", errors="replace").strip() != digest(path):
+        raise StoreError(
+            f"{path}", "bytes that are not those that were written", "the list as written", "Build the store again."
+        )
     return found
 
 

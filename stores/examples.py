@@ -40,7 +40,7 @@ class ExampleRow:
 
 def write_examples(path: Path, rows: Iterable[ExampleRow], block: int = 10_000) -> None:
     """Write the table block by block; the same rows give the same bytes."""
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd", store_schema=False) as writer:
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd", store_schema=False, write_page_checksum=True) as writer:
         pending: list[ExampleRow] = []
 
         def flush() -> None:
@@ -65,10 +65,11 @@ class ExampleTable:
     def __init__(self, path: Path) -> None:
         """Raises StoreError when the file is missing, damaged or lacks a column."""
         try:
-            self._table = pq.read_table(path, schema=SCHEMA)
-        except (OSError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise StoreError(f"{path}", reason, "a readable table of pairs", "Build the store again.") from error
+            self._table = pq.read_table(path, schema=SCHEMA, page_checksum_verification=True)
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(
+                f"{path}", f"unreadable ({error})", "a readable table of pairs", "Build the store again."
+            ) from error
         self.path = path
 
     def __len__(self) -> int:

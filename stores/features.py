@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
+from zarr.storage import LocalStore
 
 from stores.errors import StoreError
 from stores.layout import checkpoint_group
+from stores.verified import VerifiedFiles
 
 CHUNK_ROWS = 256
 EMBEDDINGS = ("image_embedding", "text_embedding")
@@ -55,11 +58,27 @@ class FeatureWriter:
         return open_array(self._root, checkpoint, name)
 
 
-def open_features(path: Path) -> zarr.Group:
+class VerifiedStore(LocalStore):
+    """zarr's local store, read only: every chunk and description is compared with its checksum when it is first read."""
+
+    def __init__(self, path: Path, verified: VerifiedFiles) -> None:
+        super().__init__(path, read_only=True)
+        self._verified, self._below = verified, path.relative_to(verified.store).as_posix()
+
+    async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+        found = await super().get(key, prototype, byte_range)
+        if found is not None and byte_range is None:
+            self._verified.content(f"{self._below}/{key}", found.to_bytes())
+        return found
+
+
+def open_features(path: Path, verified: VerifiedFiles) -> zarr.Group:
     """The root group, read only. StoreError when it is missing or damaged."""
     try:
-        return zarr.open_group(path, mode="r", zarr_format=3)
-    except (OSError, ValueError, KeyError) as error:
+        return zarr.open_group(VerifiedStore(path, verified), mode="r", zarr_format=3)
+    except StoreError:
+        raise
+    except Exception as error:  # zarr raises many kinds for damaged descriptions
         raise StoreError(f"{path}", str(error) or "nothing", "a zarr group", "Build the store again.") from error
 
 
@@ -68,8 +87,12 @@ def open_array(root: zarr.Group, checkpoint: int, name: str) -> zarr.Array:
     key = f"{checkpoint_group(checkpoint)}/{name}"
     try:
         array = root[key]
-    except (KeyError, OSError, ValueError) as error:
-        raise StoreError(f"features {key}", "no such array", "an array", "Build the store again.") from error
+    except StoreError:
+        raise
+    except Exception as error:  # zarr raises many kinds for damaged descriptions
+        raise StoreError(
+            f"features {key}", f"no such array ({error})", "an array", "Build the store again."
+        ) from error
     if not isinstance(array, zarr.Array):
         raise StoreError(f"features {key}", "a group", "an array", "Build the store again.")
     return array

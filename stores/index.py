@@ -14,6 +14,7 @@ import numpy as np
 
 from stores.atomic import write_json
 from stores.errors import StoreError
+from stores.verified import VerifiedFiles
 
 COUNT_OFFSET = 8  # of `ntotal`, int64, in the serialised index
 BLOCK_NUMBERS = 1 << 22  # float16 numbers copied at a time when some rows are wanted
@@ -77,18 +78,24 @@ class IndexWriter:
 class VectorIndex:
     """An index opened read only; the rows stay in the file and are mapped into memory."""
 
-    def __init__(self, directory: Path, name: str) -> None:
-        """Raises StoreError for a missing, truncated or foreign index."""
-        self.path = directory / f"{name}.faiss"
+    def __init__(self, directory: Path, name: str, verified: VerifiedFiles | None = None) -> None:
+        """`verified` compares what is read with the store's checksums; None for an index that is still being built.
+
+        Raises StoreError for a missing, truncated, damaged or foreign index.
+        """
+        self.path, self._verified = directory / f"{name}.faiss", verified
         try:
+            if verified is not None:
+                verified.file(f"{name}.json")
             facts = json.loads((directory / f"{name}.json").read_text(encoding="utf-8"))
             self.dim, self.count, self.scale = int(facts["dim"]), int(facts["count"]), float(facts["scale"])
             self._header_bytes = len(_empty_index(self.dim))
             expected, found = self._header_bytes + 2 * self.dim * self.count, self.path.stat().st_size
             if found != expected:
                 raise StoreError(f"{self.path}", f"{found} bytes", f"{expected} bytes", "Build the store again.")
+            self._verify(0, self._header_bytes)
             self._index = faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP_IFC)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError, RuntimeError) as error:
             raise StoreError(
                 f"{self.path}", f"unreadable ({error})", "a FAISS index", "Build the store again."
             ) from error
@@ -96,6 +103,7 @@ class VectorIndex:
     def search(self, queries: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
         """The `top` largest inner products: queries [q, dim] → scores float32, rows int64, each [q, min(top, n)]."""
         self._check(queries)
+        self._verify_rows(0, self.count)
         scores, rows = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), min(top, self.count))
         return scores / np.float32(self.scale), rows
 
@@ -116,6 +124,7 @@ class VectorIndex:
 
     def rows(self, which: slice | np.ndarray) -> np.ndarray:
         """Some rows as they were given, up to float16 rounding: float32 [b, dim]."""
+        self._verify_some(np.arange(self.count)[which])
         return self._codes[which].astype(np.float32) / np.float32(self.scale)
 
     def scores(self, query: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
@@ -124,12 +133,27 @@ class VectorIndex:
         from stores.products import products
 
         if rows is None:
+            self._verify_rows(0, self.count)
             return products(self._codes, query) / np.float32(self.scale)
+        self._verify_some(rows)
         found = np.empty(len(rows), dtype=np.float32)
         block = max(1, BLOCK_NUMBERS // self.dim)
         for start in range(0, len(rows), block):
             found[start : start + block] = products(self._codes[rows[start : start + block]], query)
         return found / np.float32(self.scale)
+
+    def _verify(self, start: int, stop: int) -> None:
+        if self._verified is not None:
+            self._verified.part(self.path.name, start, stop)
+
+    def _verify_rows(self, start: int, stop: int) -> None:
+        row = 2 * self.dim
+        self._verify(self._header_bytes + start * row, self._header_bytes + stop * row)
+
+    def _verify_some(self, rows: np.ndarray) -> None:
+        if self._verified is not None:
+            for row in rows:
+                self._verify_rows(int(row), int(row) + 1)
 
     def _check(self, queries: np.ndarray) -> None:
         if queries.shape[-1] != self.dim:

@@ -7,6 +7,7 @@ SCHEMA = 1
 
 MANIFEST = "manifest.json"
 CHECKSUMS = "checksums.json"
+SEAL = "checksums.sha256"  # of checksums.json itself
 EXAMPLES = "examples.parquet"
 FEATURES = "features.zarr"
 THUMBNAILS = "thumbnails"

@@ -12,20 +12,22 @@ import contextlib
 import fcntl
 import hashlib
 import io
-import json
 import time
 import uuid
+import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from stores.atomic import write_bytes, write_json
+from stores.atomic import read_json, write_bytes, write_json
 from stores.errors import StoreError
 from stores.layout import RETRAINED
+from stores.specs import from_dict
 
+T = TypeVar("T")
 SECONDS_TO_BEGIN = 60.0
 FINISHED = ("done", "cancelled", "failed")
 
@@ -156,7 +158,7 @@ class Retrained:
                     text=found.get("text"),
                 )
                 return found["training"].tobytes().decode(), model
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
             raise StoreError(
                 f"{path}", f"unreadable ({error})", "a retrained model", "Remove that file and retrain it."
             ) from error
@@ -199,8 +201,8 @@ class Retrained:
         return sorted((path.parent.name for path in self.path.glob("jobs/*/request.json")), reverse=True)
 
     def request(self, job: str) -> Request:
-        found = self._json(self.job(job) / "request.json")
-        return replace(Request(**found), rows=tuple(found["rows"]))
+        request = self._of(Request, self.job(job) / "request.json")
+        return replace(request, rows=tuple(request.rows))
 
     def write_status(self, job: str, status: Status) -> None:
         if self.job(job).is_dir():
@@ -208,9 +210,9 @@ class Retrained:
 
     def status(self, job: str) -> Status:
         """How far a job is; one whose process has ended without a word is `interrupted`."""
-        status = Status(**self._json(self.job(job) / "status.json"))
+        status = self._of(Status, self.job(job) / "status.json")
         if self._is_orphan(job, status):
-            status = Status(**self._json(self.job(job) / "status.json"))  # it may have ended between the two looks
+            status = self._of(Status, self.job(job) / "status.json")  # it may have ended between the two looks
             if self._is_orphan(job, status):
                 return replace(status, state="interrupted")
         return status
@@ -243,8 +245,6 @@ class Retrained:
     def cancelled(self, job: str) -> bool:
         return (self.job(job) / "cancel").exists() or not self.job(job).is_dir()
 
-    def _json(self, path: Path) -> dict[str, Any]:
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path}", f"unreadable ({error})", "a retraining job", "Ask for it again.") from error
+    @staticmethod
+    def _of(kind: type[T], path: Path) -> T:
+        return from_dict(kind, read_json(path, "a retraining job", "Ask for it again."))

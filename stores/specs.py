@@ -2,6 +2,7 @@
 workers) are not here.
 """
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -116,12 +117,17 @@ def _plain(value: Any) -> Any:
 
 
 def from_dict(kind: type[T], found: Mapping[str, Any]) -> T:
-    """Build a dataclass from what `to_dict` made. Raises StoreError naming a missing field."""
+    """Build a dataclass from what `to_dict` made.
+
+    Raises StoreError naming a field that is missing or of another type.
+    """
+    if not isinstance(found, Mapping):
+        raise _wrong(kind.__name__, found, "an object")
     hints = typing.get_type_hints(kind)
     values = {}
     for f in fields(kind):  # type: ignore[arg-type]
         if f.name in found:
-            values[f.name] = _restore(hints[f.name], found[f.name])
+            values[f.name] = _restore(hints[f.name], found[f.name], f"{kind.__name__}.{f.name}")
         elif f.default is MISSING and f.default_factory is MISSING:
             raise StoreError(
                 f"{kind.__name__}",
@@ -132,17 +138,35 @@ def from_dict(kind: type[T], found: Mapping[str, Any]) -> T:
     return kind(**values)
 
 
-def _restore(hint: Any, value: Any) -> Any:
+def _restore(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type `hint` says. StoreError, naming the field, when it is another one."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         if value is None:
             return None
-        return _restore(next(a for a in arguments if a is not type(None)), value)
+        return _restore(next(a for a in arguments if a is not type(None)), value, where)
     if is_dataclass(hint):
         return from_dict(hint, value)  # type: ignore[arg-type]
     if origin is tuple:
-        return tuple(_restore(arguments[0], item) for item in value)
+        if not isinstance(value, list | tuple):
+            raise _wrong(where, value, "a list")
+        return tuple(_restore(arguments[0], item, where) for item in value)
+    if origin is dict and isinstance(value, Mapping):
+        return {str(key): _restore(arguments[1], item, where) for key, item in value.items()}
+    plain = origin or hint
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value) if abs(value) < 2**53 else value
+    if plain is not Any and (not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool)):
+        raise _wrong(where, value, plain.__name__)
+    if plain is int and not 0 <= value < 2**63:
+        raise _wrong(where, value, "a number from 0 up")
+    if plain is float and not math.isfinite(value):
+        raise _wrong(where, value, "a finite number")
     return value
+
+
+def _wrong(where: str, value: Any, expected: str) -> StoreError:
+    return StoreError(where, _short(value), expected, "The file is damaged: build it again.")
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import zarr
 
 from stores.atomic import read_json
-from stores.checksums import check_sizes, read_checksums, verify_files
+from stores.checksums import check_sizes, verify_files
 from stores.errors import StoreError
 from stores.examples import ExampleTable
 from stores.features import open_array, open_features
@@ -27,6 +27,7 @@ from stores.locks import writing
 from stores.placing import is_half_placed, put_in_place
 from stores.specs import Manifest, from_dict
 from stores.thumbnails import ThumbnailPack
+from stores.verified import VerifiedFiles
 
 BUILD_AGAIN = "Build it with `traklens build`."
 
@@ -52,7 +53,10 @@ def read_manifest(path: Path) -> Manifest:
             f"schema {SCHEMA} or older",
             "Update TrakLens to read it.",
         )
-    return from_dict(Manifest, found)
+    try:
+        return from_dict(Manifest, found)
+    except StoreError as error:
+        raise StoreError(f"{file}, {error.item}", error.found, error.expected, error.remedy) from error
 
 
 def open_store(path: Path | str) -> "Store":
@@ -73,8 +77,10 @@ def open_store(path: Path | str) -> "Store":
     manifest = read_manifest(path)
     if manifest.state != "complete":
         raise StoreError(f"store {path}", f"state {manifest.state!r}", "a finished store", BUILD_AGAIN)
-    check_sizes(path, read_checksums(path))
-    return Store(path, manifest)
+    store = Store(path, manifest)
+    check_sizes(path, store.verified.facts)
+    store.verified.file(MANIFEST)
+    return store
 
 
 def _finish_placing(path: Path) -> None:
@@ -102,10 +108,11 @@ class Store:
         self.n_train, self.n_heldout = manifest.n_train, manifest.n_heldout
         self.n = manifest.n_train + manifest.n_heldout
         self.n_checkpoints = len(manifest.checkpoints)
+        self.verified = VerifiedFiles(path)
 
     @cached_property
     def examples(self) -> ExampleTable:
-        table = ExampleTable(self.path / EXAMPLES)
+        table = ExampleTable(self.verified.file(EXAMPLES))
         if len(table) != self.n:
             raise StoreError(f"{table.path}", f"{len(table)} pairs", f"{self.n}", BUILD_AGAIN)
         return table
@@ -117,7 +124,7 @@ class Store:
 
     @cached_property
     def _features(self) -> zarr.Group:
-        return open_features(self.path / FEATURES)
+        return open_features(self.path / FEATURES, self.verified)
 
     @cached_property
     def _arrays(self) -> dict[tuple[int, str], zarr.Array]:
@@ -138,20 +145,20 @@ class Store:
         shape = array.chunks[1:]
         count = int(np.prod(shape, dtype=np.int64))
         offset = (row % per_chunk) * count * array.dtype.itemsize
-        file = self.path / FEATURES / array.path / place
+        file = self.verified.file(f"{FEATURES}/{array.path}/{place}")
         return np.fromfile(file, dtype=array.dtype, count=count, offset=offset).reshape(shape)
 
     @cached_property
     def influence(self) -> VectorIndex:
-        return VectorIndex(self.path, INFLUENCE)
+        return VectorIndex(self.path, INFLUENCE, self.verified)
 
     @cached_property
     def similarity(self) -> VectorIndex:
-        return VectorIndex(self.path, SIMILARITY)
+        return VectorIndex(self.path, SIMILARITY, self.verified)
 
     @cached_property
     def _thumbnails(self) -> dict[str, ThumbnailPack]:
-        return {size: ThumbnailPack(self.path / THUMBNAILS, size) for size in ("small", "large")}
+        return {size: ThumbnailPack(self.path / THUMBNAILS, size, self.verified) for size in ("small", "large")}
 
     def thumbnail(self, row: int, size: str = "small") -> bytes:
         """A pair's picture as WebP: `small` up to 128 pixels, `large` up to 512."""

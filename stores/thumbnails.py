@@ -8,6 +8,7 @@ from PIL import Image
 
 from stores.errors import StoreError
 from stores.layout import THUMBNAIL_SIDES
+from stores.verified import VerifiedFiles
 
 LOSSLESS_SIDE = 64  # tiny pictures show compression at once and cost little
 
@@ -45,10 +46,16 @@ def _webp(picture: Image.Image, side: int) -> bytes:
 class ThumbnailPack:
     """Pictures of one size, by row."""
 
-    def __init__(self, directory: Path, size: str) -> None:
-        """Raises StoreError when the files are missing or do not fit each other."""
+    def __init__(self, directory: Path, size: str, verified: VerifiedFiles | None = None) -> None:
+        """`verified` compares what is read with the store's checksums.
+
+        Raises StoreError when the files are missing or do not fit each other.
+        """
         self.path = directory / f"{size}.bin"
+        self._verified, self._name = verified, f"{directory.name}/{size}.bin"
         try:
+            if verified is not None:
+                verified.file(f"{directory.name}/{size}.npy")
             self._ends = np.load(directory / f"{size}.npy", allow_pickle=False)
             found = self.path.stat().st_size
         except (OSError, ValueError, EOFError) as error:
@@ -66,6 +73,8 @@ class ThumbnailPack:
         if not 0 <= row < len(self):
             raise StoreError(f"{self.path}", f"row {row}", f"a row from 0 to {len(self) - 1}", "Choose another pair.")
         start, end = int(self._ends[row]), int(self._ends[row + 1])
+        if self._verified is not None:
+            self._verified.part(self._name, start, end)
         with self.path.open("rb") as file:
             file.seek(start)
             return file.read(end - start)

@@ -1,6 +1,5 @@
 """A finished build is put in place around what people wrote: cut at any operation, nothing of either is lost or mixed."""
 
-import hashlib
 import json
 import shutil
 import sqlite3
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stores.checksums import files_of, verify_files
+from stores.checksums import files_of, verify_files, write_checksums
 from stores.errors import StoreError
 from stores.layout import building_path, replaced_path
 from stores.locks import lock_path, writing
@@ -33,11 +32,8 @@ def rebuilt(tiny_store, tmp_path) -> Path:
     building = building_path(store)
     shutil.copytree(tiny_store, building)
     manifest = json.loads((building / "manifest.json").read_text())
-    text = json.dumps(manifest | {"created": NEW})
-    (building / "manifest.json").write_text(text)
-    facts = json.loads((building / "checksums.json").read_text())
-    facts["manifest.json"] = {"bytes": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    (building / "checksums.json").write_text(json.dumps(facts))
+    (building / "manifest.json").write_text(json.dumps(manifest | {"created": NEW}))
+    write_checksums(building)
     (building / "progress.json").write_text("{}")
     return store
 

@@ -124,7 +124,7 @@ def test_rows_and_ids_outside_the_store_are_refused(tiny_store):
 def test_nothing_in_a_store_is_a_pickle(tiny_store):
     for path in tiny_store.rglob("*"):
         if path.is_file():
-            assert path.suffix in {"", ".json", ".parquet", ".bin", ".npy", ".npz", ".faiss"}, path
+            assert path.suffix in {"", ".json", ".parquet", ".bin", ".npy", ".npz", ".faiss", ".sha256"}, path
             if path.suffix == ".npz":
                 with np.load(path, allow_pickle=False) as arrays:
                     assert all(arrays[name] is not None for name in arrays.files), path
