@@ -1,11 +1,13 @@
 """HTML fragments of the page. Every text that comes from data or from a visitor passes through `text`."""
 
+import os
 from html import escape
 
 import streamlit as st
 
 from engine.attribution import Ranked, Target
 
+BASE_VARIABLE = "TRAKLENS_BASE_PATH"  # below which the pages are served, empty or "/lab/traklens"
 LONGEST = 400  # characters of a caption in a list
 
 
@@ -24,7 +26,7 @@ def title(caption: str) -> str:
 
 def picture(row: int, version: int, size: str = "thumb") -> str:
     """The address of a stored picture; the version changes when the store is built again."""
-    return f"/app/static/{size}/{row}.webp?v={version}"
+    return f"{os.environ.get(BASE_VARIABLE, '')}/app/static/{size}/{row}.webp?v={version}"
 
 
 def notice(message: str, kind: str = "info") -> None:

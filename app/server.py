@@ -1,4 +1,4 @@
-"""Serve the application on one store: `python -m app.server STORE [--host H] [--port P] [--no-browser]`.
+"""Serve the application on one store: `python -P -m app.server STORE [--host H] [--port P] …`.
 
 Pictures go out through routes of their own, by row number, from the store's packed thumbnails. The settings that keep
 the page private are made here, not in a configuration file of the user's.
@@ -7,27 +7,33 @@ the page private are made here, not in a configuration file of the user's.
 import argparse
 import functools
 import os
+import re
+import secrets
 import socket
 import sys
 import threading
 import time
 import urllib.request
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from streamlit import net_util
 
 from app.caches import STORE_VARIABLE, stamp
+from app.gate import LOCAL, OPEN, Gate, name_of
+from app.markup import BASE_VARIABLE
 from stores.errors import StoreError
 from stores.layout import THUMBNAILS
 from stores.thumbnails import ThumbnailPack
+from stores.verified import VerifiedFiles
 
-LOCAL = ("127.0.0.1", "localhost")
+TOKEN_VARIABLE = "TRAKLENS_TOKEN"
 UPLOAD_MB = 10
 PORTS_TRIED = 20
 SETTINGS = {
@@ -45,24 +51,36 @@ SETTINGS = {
 }
 
 
-def make_app(store: Path, host: str) -> st.App:
-    """The ASGI application. Requests naming another host are refused, unless `host` opens it to the network."""
-    os.environ[STORE_VARIABLE] = str(store.resolve())
-    hosts = ["*"] if host in ("0.0.0.0", "::") else [*LOCAL, host]
+def make_app(store: Path, host: str, *, base: str = "", allowed: Sequence[str] = (), token: str = "") -> st.App:
+    """The ASGI application, below the path `base`. Who may speak to it: see `Gate`."""
+    os.environ[STORE_VARIABLE], os.environ[BASE_VARIABLE] = str(store.resolve()), base
     return st.App(
         Path(__file__).with_name("main.py"),
-        routes=[Route("/app/static/{size:str}/{row:int}.webp", functools.partial(picture, store.resolve()))],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
+        routes=[Route(f"{base}/app/static/{{size}}/{{row}}.webp", functools.partial(picture, store.resolve()))],
+        middleware=[Middleware(Gate, host=host, allowed=allowed, token=token)],
     )
+
+
+def base_path(wanted: str) -> str:
+    """`/lab/traklens` however it was typed; empty for none. ValueError for what is no path."""
+    parts = [part for part in wanted.split("/") if part]
+    if not all(re.fullmatch(r"[\w.~-]+", part, re.ASCII) and part.strip(".") for part in parts):
+        raise ValueError(f"--base-path {wanted!r}: expected a path such as /lab/traklens")
+    return "".join(f"/{part}" for part in parts)
+
+
+def ask_nobody_outside() -> None:
+    """Streamlit looks up this machine's outside address to show it, and before it refuses a foreign page: never here."""
+    net_util.get_external_ip = net_util.get_internal_ip = lambda: None
 
 
 async def picture(store: Path, request: Request) -> Response:
     """One thumbnail of the store; 404 for anything that is not a row or a size it has."""
     size, row = request.path_params["size"], request.path_params["row"]
-    if size not in ("thumb", "large"):
+    if size not in ("thumb", "large") or not re.fullmatch(r"[0-9]{1,12}", row):
         return Response(status_code=404)
     try:
-        content = _pack(store, "small" if size == "thumb" else "large", stamp(store)).read(row)
+        content = _pack(store, "small" if size == "thumb" else "large", stamp(store)).read(int(row))
     except StoreError:
         return Response(status_code=404)
     headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
@@ -71,7 +89,7 @@ async def picture(store: Path, request: Request) -> Response:
 
 @functools.lru_cache(maxsize=4)
 def _pack(store: Path, size: str, stamp: int) -> ThumbnailPack:
-    return ThumbnailPack(store / THUMBNAILS, size)
+    return ThumbnailPack(store / THUMBNAILS, size, VerifiedFiles(store))
 
 
 def free_port(host: str, wanted: int) -> int:
@@ -87,7 +105,7 @@ def free_port(host: str, wanted: int) -> int:
     raise OSError(f"ports {wanted} to {wanted + PORTS_TRIED - 1} of {host} are all taken: choose one with --port")
 
 
-def _open_browser(url: str) -> None:
+def _open_browser(url: str, token: str) -> None:
     """Open the page once the server answers; only where there is a desktop to show it on."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return
@@ -95,14 +113,20 @@ def _open_browser(url: str) -> None:
     def wait_and_open() -> None:
         for _ in range(100):
             try:
-                urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).close()
+                health = urllib.request.Request(f"{url}/_stcore/health", headers={"Authorization": f"Bearer {token}"})
+                urllib.request.urlopen(health, timeout=1).close()
             except OSError:
                 time.sleep(0.2)
             else:
-                webbrowser.open(url)
+                webbrowser.open(with_token(url, token))
                 return
 
     threading.Thread(target=wait_and_open, daemon=True).start()
+
+
+def with_token(url: str, token: str) -> str:
+    """The link that lets a browser in."""
+    return f"{url}/?token={token}" if token else url
 
 
 def main() -> None:
@@ -111,20 +135,36 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8600)
     parser.add_argument("--no-browser", action="store_true")
+    parser.add_argument("--base-path", default="")
+    parser.add_argument("--allow-host", action="append", default=[])
+    parser.add_argument("--no-token", action="store_true")
     options = parser.parse_args()
     try:
-        port = free_port(options.host, options.port)
-    except OSError as error:
+        port, base = free_port(options.host, options.port), base_path(options.base_path)
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    shown = "localhost" if options.host in ("127.0.0.1", "0.0.0.0", "::") else options.host
-    url = f"http://{shown}:{port}"
+    token = os.environ.pop(TOKEN_VARIABLE, "")  # not on the command line, where everybody on the machine can read it
+    if not token and options.host not in LOCAL and not options.no_token:
+        token = secrets.token_urlsafe(24)
+    shown = "localhost" if options.host in ("127.0.0.1", *OPEN) else options.host
+    url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}{base}"
     if port != options.port:
         print(f"Port {options.port} is taken; using {port}.", flush=True)
-    print(f"TrakLens shows {options.store} at {url} (Ctrl-C stops it)", flush=True)
+    print(f"TrakLens shows {options.store} at {with_token(url, token)} (Ctrl-C stops it)", flush=True)
     if not options.no_browser:
-        _open_browser(url)
-    app = make_app(options.store, options.host)
-    app.run(config={**SETTINGS, "server.address": options.host, "server.port": port})
+        _open_browser(url, token)
+    ask_nobody_outside()
+    app = make_app(options.store, options.host, base=base, allowed=options.allow_host, token=token)
+    names = [*options.allow_host, options.host]
+    settings = {
+        "server.address": options.host,
+        "server.port": port,
+        "server.baseUrlPath": base.strip("/"),
+        "server.corsAllowedOrigins": [
+            f"{scheme}://{name_of(name)}" for name in names for scheme in ("http", "https")
+        ],
+    }
+    app.run(config={**SETTINGS, **settings})
 
 
 if __name__ == "__main__":

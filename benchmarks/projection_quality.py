@@ -91,7 +91,7 @@ def real_gradients(store: Path, count: int = 200) -> dict[str, np.ndarray]:
     from engine.data import load_dataset, open_image
     from engine.gradients import per_sample_gradients
     from engine.live import LiveModels, reference_mask
-    from engine.models import normalise
+    from engine.preprocessing import normalise
     from stores.store import open_store
 
     opened = open_store(store)

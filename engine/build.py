@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.data import open_image
+from engine.data import open_stored
 from engine.embedding_map import write_map
 from engine.estimate import probe
 from engine.features import Featurizer, References
@@ -28,8 +28,8 @@ from stores.builder import StoreBuilder
 from stores.errors import UsageError
 from stores.examples import ExampleRow
 from stores.features import EMBEDDINGS, chunks
-from stores.layout import SCHEMA
-from stores.specs import CheckpointSpec, Manifest, ModelOutputSpec, ProjectionSpec, ScoreSpec
+from stores.layout import SCHEMA, relative_path
+from stores.specs import CheckpointSpec, Manifest, ModelOutputSpec, ProjectionSpec, ScoreSpec, seen_from
 
 
 def build_store(
@@ -93,8 +93,8 @@ def _manifest(
         schema=SCHEMA,
         state="building",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        dataset=source.dataset.spec,
-        targets=source.targets.spec if source.targets else None,
+        dataset=seen_from(path, source.dataset.spec),
+        targets=seen_from(path, source.targets.spec) if source.targets else None,
         model=source.model,
         checkpoints=checkpoints,
         model_output=output,
@@ -103,15 +103,8 @@ def _manifest(
         n_train=source.n_train,
         n_heldout=source.n - source.n_train,
         libraries=libraries(),
+        options={"data": source.dataset.account.facts()},
     )
-
-
-def relative_path(file: Path, store: Path) -> str:
-    """How the store names a file outside it: relative when they share a parent folder, so that both can move."""
-    file, folder = file.resolve(), store.resolve()
-    if file.is_relative_to(folder.parent):
-        return str(Path("..") / file.relative_to(folder.parent))
-    return str(file)
 
 
 def _write_examples(builder: StoreBuilder, source: Source, report: Report) -> None:
@@ -131,7 +124,7 @@ def _write_examples(builder: StoreBuilder, source: Source, report: Report) -> No
     )
     thumbnails = builder.thumbnail_writer()
     for row, pair in enumerate(source.pairs):
-        thumbnails.append(open_image(pair.root / pair.example.image))
+        thumbnails.append(open_stored(pair.root, pair.example.image))
         report("thumbnails", row + 1, source.n, "")
     thumbnails.close()
     builder.mark_done("examples")

@@ -1,4 +1,4 @@
-"""The command line: `traklens train | build | query | remove | evaluate | hunt | export | report | info | app | demo`.
+"""The command line: `traklens data | train | build | query | remove | evaluate | hunt | export | report | info | app | demo`.
 
 Each command reads its arguments, calls one function of the engine and prints. Heavy imports stand inside the
 commands, so that `traklens --help` and `traklens query` answer at once.
@@ -14,7 +14,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from engine import cli_app, cli_hunt, cli_removal
+from engine import cli_app, cli_data, cli_hunt, cli_removal
+from engine.cli_data import Data, Reader, Sample, Template, TextColumn, show_data
 from engine.console import AsJson, StoreDir, facts_table, notes, progress, results
 from stores.errors import TrakLensError, UsageError
 
@@ -40,17 +41,8 @@ def options(
     """Which training pairs made a CLIP model match this image with this caption, and what happens without them?"""
 
 
-Data = Annotated[Path, typer.Argument(help="Folder, CSV or JSON of image-caption pairs.")]
-Reader = Annotated[
-    str | None,
-    typer.Option(help="imagefolder, open_clip_csv, coco, flickr8k or class_folders; detected if not given."),
-]
-TextColumn = Annotated[str | None, typer.Option(help="Column of the metadata that holds the caption.")]
-Template = Annotated[
-    str | None,
-    typer.Option("--caption-template", help="Caption made of columns, e.g. 'a photo of a {label}'."),
-]
-Sample = Annotated[int | None, typer.Option(help="Take only this many pairs, drawn with --seed.")]
+app.command()(cli_data.data)
+app.command()(cli_data.relocate)
 app.command()(cli_removal.remove)
 app.command()(cli_removal.evaluate)
 app.command()(cli_removal.report)
@@ -94,7 +86,7 @@ def train(
             seed=seed,
             progress=lambda done, total: report("checking pairs", done, total, ""),
         )
-        _show_problems(dataset)
+        show_data(dataset)
         run = train_run(
             dataset,
             out,
@@ -166,7 +158,7 @@ def build(
             seed=seed,
             report=report,
         )
-        _show_problems(source.dataset)
+        show_data(source.dataset)
         specs = (
             ModelOutputSpec(kind="clip_margin", temperature=temperature, n_reference=references, reference_seed=seed),
             ProjectionSpec(kind=projection, dim=proj_dim, nonzeros=4, seed=seed),
@@ -243,11 +235,6 @@ def info(
         results.print(facts_table(str(store), {k: v for k, v in found.items() if k != "manifest"}))
     if verify and found["problems"]:
         raise typer.Exit(1)
-
-
-def _show_problems(dataset) -> None:
-    if dataset.problems.problems:
-        notes.print(dataset.problems.table())
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import ArpackError, eigsh
 
 from engine.progress import Report
 from stores.builder import StoreBuilder
@@ -60,13 +60,20 @@ def _plane(arrays: Store | StoreBuilder, name: str, checkpoints: int, n_train: i
     for block in blocks(n_train):
         centred = block - mean
         covariance += centred.T @ centred
-    if mean.size > 2:
-        _, axes = eigsh(covariance, k=2, v0=np.ones(mean.size))
-        axes = axes[:, ::-1]
-    else:
-        axes = np.eye(mean.size, 2)
+    axes = _principal(covariance)
     axes = axes * np.where(np.abs(axes).max(axis=0) == axes.max(axis=0), 1.0, -1.0)  # one sign on every machine
     return np.concatenate([(block - mean) @ axes for block in blocks(n)]).astype(np.float32)
+
+
+def _principal(covariance: np.ndarray) -> np.ndarray:
+    """The two directions of the largest variance [d, 2]; any two where the pairs do not differ."""
+    d = len(covariance)
+    if d <= 2 or not np.trace(covariance) > 1e-9:
+        return np.eye(d, 2)
+    try:
+        return eigsh(covariance, k=2, v0=np.ones(d))[1][:, ::-1]
+    except ArpackError:  # ARPACK finds no way from its first vector
+        return np.linalg.eigh(covariance)[1][:, :-3:-1]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from torch import nn
 from engine.features import Featurizer, References
 from engine.gradients import Choice, choose_strategy
 from engine.model_output import ClipMargin
-from engine.models import attributed_parameters, load_checkpoint, normalise, temperature
+from engine.models import attributed_parameters, load_checkpoint, temperature
+from engine.preprocessing import normalise
 from engine.source import PairLoader, Source
 from stores.specs import ModelOutputSpec, ProjectionSpec
 

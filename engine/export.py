@@ -25,7 +25,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 def safe_cell(value: object) -> str:
     """A value for a spreadsheet: never a formula. Numbers stay numbers."""
-    text = str(value)
+    text = "" if value is None or (isinstance(value, float) and value != value) else str(value)
     if isinstance(value, str) and text.startswith(FORMULA):
         return "'" + text
     return text
@@ -49,13 +49,16 @@ def open_clip_list(store: Store, suspects: Suspects, decisions: Mapping[str, Rev
 
 
 def webdataset_keys(store: Store, suspects: Suspects, decisions: Mapping[str, Review]) -> bytes:
-    """Keys of the samples to keep, one per line: the image's path without its extension."""
-    kept = (
-        Path(store.examples.image[line.row]).with_suffix("").as_posix()
-        for line in lines(store, decisions)
-        if line.kept
-    )
+    """Keys of the samples to keep, one per line: the image's path up to the first dot of its name, as webdataset has it."""
+    kept = (_key(str(store.examples.image[line.row])) for line in lines(store, decisions) if line.kept)
     return "".join(f"{key}\n" for key in kept).encode("utf-8", errors="surrogateescape")
+
+
+def _key(image: str) -> str:
+    """`a/b.small.png` → `a/b`; of a picture in a shard the key within it."""
+    inside = image.split(".tar/", 1)[-1]
+    folder, _, name = inside.rpartition("/")
+    return f"{folder}/{name.split('.', 1)[0]}" if folder else name.split(".", 1)[0]
 
 
 def cleanlab_table(store: Store, suspects: Suspects, decisions: Mapping[str, Review]) -> bytes:

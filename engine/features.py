@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from engine.gradients import per_sample_gradients
 from engine.model_output import ClipMargin, margins, output_to_loss
-from engine.models import attributed_parameters, normalise, temperature
+from engine.models import attributed_parameters, temperature
+from engine.preprocessing import normalise
 from engine.projection import make_projector
 from stores.errors import StoreError
 from stores.specs import ModelOutputSpec, ModelSpec, ProjectionSpec

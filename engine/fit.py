@@ -16,8 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine.data import Example, open_image
-from engine.models import build_model, image_pixels, image_size, make_tokenizer, normalise
+from engine.data import Example, open_stored
+from engine.models import build_model, make_tokenizer
+from engine.preprocessing import image_pixels, image_size, normalise
 from engine.progress import Report, silent
 from engine.run_directory import Recipe
 from stores.errors import ModelError
@@ -38,7 +39,7 @@ class Pairs:
         to_pixels = image_pixels(spec)
         self.pixels = torch.empty(n, 3, size, size, dtype=torch.uint8)
         for i, (root, example) in enumerate(pairs):
-            self.pixels[i] = to_pixels(open_image(root / example.image))
+            self.pixels[i] = to_pixels(open_stored(root, example.image))
             if i % 64 == 0 or i + 1 == n:
                 report("reading images", i + 1, n, "")
         captions = [example.caption for _, example in pairs]

@@ -28,7 +28,7 @@ def describe(path: Path, *, verify: bool = False) -> dict[str, Any]:
         "health": [found.in_words() for found in health_of(store)],
         "commands": commands(store),
         "index": {"type": manifest.score.index} | manifest.recall,
-        "data": manifest.dataset.root,
+        "data": {"root": str(store.data_root)} | manifest.options.get("data", {}),
         "created": manifest.created,
         "libraries": manifest.libraries,
         "megabytes": round(sum((path / name).stat().st_size for name in files_of(path)) / 1e6, 1),

@@ -16,10 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from engine.attribution import Target, retrieval_ranks
-from engine.data import open_image
+from engine.data import open_image, read_image
 from engine.features import Featurizer, References
 from engine.model_output import keep_mask
-from engine.models import image_pixels, image_size, load_checkpoint, make_tokenizer
+from engine.models import load_checkpoint, make_tokenizer
+from engine.preprocessing import image_pixels, image_size
 from stores.errors import DataError, ModelError
 from stores.store import Store
 
@@ -37,13 +38,13 @@ class LiveModels:
         self.featurizers: list[Featurizer] = []
         self.references: list[tuple[References, np.ndarray]] = []
         for m, spec in enumerate(manifest.checkpoints):
-            path = Path(spec.path) if Path(spec.path).is_absolute() else store.path / spec.path
+            path = store.checkpoint_path(m)
             if not path.is_file():
                 raise ModelError(
                     f"checkpoint {m} of store {store.path}",
                     f"no file at {path}",
                     "the weights the store was built with",
-                    "Put the file back there; stored pairs can be looked up without it.",
+                    "Put it back there, or `traklens relocate STORE --run RUN`; stored pairs can be looked up without it.",
                 )
             if file_sha256(path) != spec.sha256:
                 raise ModelError(
@@ -144,15 +145,17 @@ def question_about(models: LiveModels, id: str, caption: str | None, contrast: s
     """
     store = models.store
     row = store.examples.row_of(id)
-    path, own = store.image_path(row), str(store.examples.caption[row])
-    if not path.is_file():
+    (root, image), own = store.image_place(row), str(store.examples.caption[row])
+    try:
+        content = read_image(root, image)
+    except DataError as error:
         raise DataError(
             f"image of pair {id}",
-            f"no file at {path}",
+            f"no file at {root / image}",
             "the original image",
-            "Put the data set back there.",
-        )
-    target = models.target(path, caption or own, contrast=contrast)
+            "Put the data set back there, or say where it is with `traklens relocate STORE --data FOLDER`.",
+        ) from error
+    target = models.target(content, caption or own, contrast=contrast)
     return target if target.caption != own else replace(target, row=row, id=id)
 
 

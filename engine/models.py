@@ -11,12 +11,13 @@ from pathlib import Path
 
 import open_clip
 import torch
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP, CustomTextCLIP
-from PIL import Image
 from torch import Tensor, nn
 
+from engine.preprocessing import Preprocessing, apply, preprocessing_of, published
 from engine.vocabulary import WordPieces
+from engine.weights import load_weights
+from stores.atomic import read_json
 from stores.errors import ModelError
 from stores.specs import ModelSpec
 
@@ -31,25 +32,23 @@ def model_spec(name: str, captions: Sequence[str] | None = None) -> ModelSpec:
     in them. Raises ModelError for an unknown name or an unreadable configuration.
     """
     config, own = _configuration(name)
-    mean, std = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+    made = preprocessing_of(name, config["preprocess_cfg"]) if "preprocess_cfg" in config else published(name)
+    made = made or Preprocessing()
     vocabulary = None
     if own and captions is not None:
         pieces = WordPieces.from_captions(captions, config["text_cfg"]["context_length"])
         vocabulary = pieces.vocabulary
         config["text_cfg"] |= {"vocab_size": pieces.size, "context_length": pieces.context_length}
-    return ModelSpec(name=name, config=config, image_mean=mean, image_std=std, vocabulary=vocabulary)
+    return apply(ModelSpec(name, config, made.mean, made.std, vocabulary), made)
 
 
 def _configuration(name: str) -> tuple[dict, bool]:
     """The configuration as a fresh dict, and whether it is a JSON of ours or the user's."""
-    path = Path(name)
+    path = _cached(name) if name.startswith("hf-hub:") else Path(name.removeprefix("local-dir:"))
+    if name.startswith("local-dir:"):
+        path = path / "open_clip_config.json"
     if path.suffix == ".json":
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"model configuration {name}", str(error), "a readable JSON file", "Check the path."
-            ) from error
+        config = _read_configuration(path)
     elif (resources.files("engine.model_configs") / f"{name}.json").is_file():
         text = (resources.files("engine.model_configs") / f"{name}.json").read_text(encoding="utf-8")
         return json.loads(text), True
@@ -69,6 +68,38 @@ def _configuration(name: str) -> tuple[dict, bool]:
     if "multimodal_cfg" in config:
         raise ModelError(f"model {name!r}", "a CoCa configuration", "a CLIP", "Choose a CLIP architecture.")
     return config, path.suffix == ".json"
+
+
+def _cached(name: str) -> Path:
+    """The configuration of a Hugging Face model in the local cache. ModelError when it is not there: nothing is fetched."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name.removeprefix("hf-hub:").split("@")[0], "open_clip_config.json")
+    except HFValidationError:
+        found = None
+    if not isinstance(found, str):
+        raise ModelError(
+            f"model {name!r}",
+            "nothing of that name in the local Hugging Face cache",
+            "a model that is on this machine",
+            "Nothing is downloaded here. Fetch it first, or give its configuration JSON as --model and its weights as "
+            "--checkpoint.",
+        )
+    return Path(found)
+
+
+def _read_configuration(path: Path) -> dict:
+    """A configuration of ours or the user's, or open_clip's `open_clip_config.json` (model_cfg and preprocess_cfg)."""
+    found = read_json(path, "a model configuration", "Check the path.", ModelError)
+    if isinstance(found, dict) and isinstance(found.get("model_cfg"), dict):
+        found = found["model_cfg"] | (
+            {"preprocess_cfg": found["preprocess_cfg"]} if "preprocess_cfg" in found else {}
+        )
+    if not isinstance(found, dict):
+        raise ModelError(f"model configuration {path}", "no object", "a CLIP configuration", "Check the file.")
+    return found
 
 
 def build_model(spec: ModelSpec, *, seed: int = 0) -> nn.Module:
@@ -109,42 +140,12 @@ def load_checkpoint(spec: ModelSpec, path: Path) -> nn.Module:
     if not path.is_file():
         raise ModelError(f"checkpoint {path}", "nothing", "a .pt or .safetensors file", "Check the path.")
     model = build_model(spec)
-    try:
-        open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True, device="cpu")  # type: ignore[arg-type]
-    except Exception as error:  # torch, safetensors and zipfile each raise their own
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ModelError(
-            f"checkpoint {path}",
-            reason,
-            f"float weights of the architecture {spec.name!r}, without pickled code",
-            "Check --model, and that the file came from open_clip's training or holds a plain state dict.",
-        ) from error
+    load_weights(model, path, spec.name)
     model = model.float().eval()
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise ModelError(f"checkpoint {path}", f"NaN or infinity in {name}", "finite weights", "Retrain it.")
     return model
-
-
-def image_size(spec: ModelSpec) -> int:
-    """Side of the square input image, in pixels."""
-    size = spec.config["vision_cfg"].get("image_size", 224)
-    return size if isinstance(size, int) else size[0]
-
-
-def image_pixels(spec: ModelSpec) -> Callable[[Image.Image], Tensor]:
-    """Resize and centre-crop as open_clip evaluates: PIL image → uint8 [3, S, S]."""
-    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
-
-    size = image_size(spec)
-    return Compose([Resize(size, interpolation=InterpolationMode.BICUBIC), CenterCrop(size), PILToTensor()])
-
-
-def normalise(spec: ModelSpec, pixels: Tensor) -> Tensor:
-    """uint8 [B, 3, S, S] → float32, zero mean and unit deviation per channel as the model expects."""
-    mean = torch.tensor(spec.image_mean).view(1, 3, 1, 1)
-    std = torch.tensor(spec.image_std).view(1, 3, 1, 1)
-    return (pixels.float() / 255 - mean) / std
 
 
 def make_tokenizer(spec: ModelSpec) -> Tokenizer:

@@ -1,7 +1,6 @@
 """The commands that make a store again, from what its manifest and its run record. No torch."""
 
 import shlex
-from pathlib import Path
 
 from engine.run_directory import Recipe, open_run
 from stores.errors import TrakLensError
@@ -23,7 +22,8 @@ RECIPE_OPTIONS = {
 def commands(store: Store) -> list[str]:
     """`traklens train`, where the store's run is at hand, and `traklens build`: shell lines."""
     manifest = store.manifest
-    files = [_located(store, checkpoint.path) for checkpoint in manifest.checkpoints]
+    files = [store.checkpoint_path(m) for m in range(store.n_checkpoints)]
+    data = str(store.data_root)
     folder = files[0].parent
     found, source = [], ["--model", manifest.model.name, *(x for file in files for x in ("--checkpoint", str(file)))]
     try:
@@ -31,14 +31,10 @@ def commands(store: Store) -> list[str]:
     except TrakLensError:
         pass
     else:
-        found.append(_shell(["train", manifest.dataset.root, "--out", str(folder), *_recipe(recipe, manifest)]))
+        found.append(_shell(["train", data, "--out", str(folder), *_recipe(recipe, manifest)]))
         source = ["--run", str(folder)]
-    found.append(_shell(["build", manifest.dataset.root, *source, "--store", str(store.path), *_build(manifest)]))
+    found.append(_shell(["build", data, *source, "--store", str(store.path), *_build(store)]))
     return found
-
-
-def _located(store: Store, path: str) -> Path:
-    return (Path(path) if Path(path).is_absolute() else store.path / path).resolve()
 
 
 def _recipe(recipe: Recipe, manifest: Manifest) -> list[str]:
@@ -46,7 +42,8 @@ def _recipe(recipe: Recipe, manifest: Manifest) -> list[str]:
     return ["--model", manifest.model.name, *values, *_reading(manifest.dataset)]
 
 
-def _build(manifest: Manifest) -> list[str]:
+def _build(store: Store) -> list[str]:
+    manifest = store.manifest
     output, projection, score = manifest.model_output, manifest.projection, manifest.score
     found = ["--proj-dim", str(projection.dim), "--projection", projection.kind, "--damping", f"{score.damping:g}"]
     found += [
@@ -60,7 +57,7 @@ def _build(manifest: Manifest) -> list[str]:
     if not score.weight_by_q:
         found.append("--no-weight-by-q")
     if manifest.targets is not None:
-        found += ["--targets", manifest.targets.root]
+        found += ["--targets", str(manifest.targets.seen_from(store.path))]
     return found + _reading(manifest.dataset)
 
 

@@ -21,10 +21,11 @@ import numpy as np
 from engine.run_directory import Recipe, Run, open_run
 from stores.errors import StoreError, UsageError
 from stores.retrained import FINISHED, Request, Retrained, Status, model_key
-from stores.specs import to_dict
+from stores.specs import placeless, to_dict
 from stores.store import Store
 
 MOST_SEEDS = 32
+LATER_FIELDS = (("resize_mode", "shortest"), ("interpolation", "bicubic"))  # as before they were recorded
 REFERENCE_SETS = 4  # f of a retrained model is the mean over this many of the store's reference sets
 PLACEHOLDERS = ("{keep}", "{seed}", "{out}")
 
@@ -67,9 +68,9 @@ def way_of(store: Store, command: str | None = None) -> Way:
                 "See `Retraining models of your own` in the README.",
             )
     facts = {
-        "dataset": to_dict(manifest.dataset) | {"root": ""},
+        "dataset": placeless(to_dict(manifest.dataset)) | {"root": ""},
         "targets": None if manifest.targets is None else manifest.targets.fingerprint,
-        "model": to_dict(manifest.model),
+        "model": {k: v for k, v in to_dict(manifest.model).items() if (k, v) not in LATER_FIELDS},
         "model_output": to_dict(manifest.model_output),
         "reference_sets": min(len(manifest.checkpoints), REFERENCE_SETS),
         "rows": [store.n_train, store.n],
@@ -81,14 +82,14 @@ def way_of(store: Store, command: str | None = None) -> Way:
 
 def _run_of(store: Store) -> Run:
     """The run directory that holds the store's checkpoints."""
-    first = Path(store.manifest.checkpoints[0].path)
-    folder = (first if first.is_absolute() else store.path / first).parent
+    folder = store.checkpoint_path(0).parent
     if not (folder / "run.json").is_file():
         raise StoreError(
             f"store {store.path}",
             f"no run.json in {folder}, where its checkpoints come from",
             "the run directory of `traklens train`",
-            "For models of another training, give your own with --train-command.",
+            "If it was moved: `traklens relocate STORE --run RUN`. For models of another training, give your own with "
+            "--train-command.",
         )
     return open_run(folder)
 
@@ -165,7 +166,7 @@ def resume(store: Store, job: str) -> None:
 def _spawn(store: Store, job: str) -> None:
     with (Retrained(store.path).job(job) / "log.txt").open("ab") as log:
         subprocess.Popen(
-            [sys.executable, "-m", "engine.retrainer", str(store.path.resolve()), job],
+            [sys.executable, "-P", "-m", "engine.retrainer", str(store.path.resolve()), job],
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,

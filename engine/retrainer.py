@@ -21,7 +21,8 @@ from engine.data import load_dataset
 from engine.fit import Pairs, fit
 from engine.live import reference_mask
 from engine.model_output import margins
-from engine.models import load_checkpoint, normalise, temperature
+from engine.models import load_checkpoint, temperature
+from engine.preprocessing import normalise
 from engine.progress import Report, silent
 from engine.retrain import REFERENCE_SETS, Wanted, Way, recipe_for, remove_partial, wanted_models, way_of
 from engine.source import Pair, PairLoader, Source
@@ -30,6 +31,7 @@ from stores.retrained import Retrained, RetrainedModel, Status, model_key
 from stores.store import Store, open_store
 
 BATCH = 256
+MOVED = "Put it back there, or say where it is with `traklens relocate STORE --data FOLDER`."
 
 
 class CancelledError(Exception):
@@ -147,11 +149,9 @@ def open_source(store: Store, report: Report = silent) -> Source:
     for name, spec in (("dataset", manifest.dataset), ("targets", manifest.targets)):
         if spec is None:
             continue
-        root = Path(spec.root)
+        root = spec.seen_from(store.path)
         if not root.exists():
-            raise StoreError(
-                f"data set {root}", "nothing there", "the original pictures", "Put the data set back there."
-            )
+            raise StoreError(f"data set {root}", "nothing there", "the original pictures", MOVED)
         dataset = load_dataset(
             root,
             reader=spec.reader,
@@ -167,7 +167,7 @@ def open_source(store: Store, report: Report = silent) -> Source:
     missing = [id for source, id in wanted if (source, id) not in found]
     if missing:
         raise StoreError(
-            f"data set {manifest.dataset.root}",
+            f"data set {store.data_root}",
             f"{len(missing)} of the store's {store.n} pairs no longer there (the first is {missing[0]})",
             "the same pictures and captions",
             "Put the data set back, or build the store again.",

@@ -1,13 +1,13 @@
 """A run directory: what `traklens train` writes and `traklens build --run` reads.
 
-RUN/run.json                         specification, library versions, finished checkpoints and their quality
+RUN/run.json                         specification, what was read, library versions, finished checkpoints, quality
 RUN/split.parquet                    id, split, in_0 … in_{M-1}: who was held out, who trained which checkpoint
 RUN/checkpoint_0.safetensors …       weights
 RUN/checkpoint_0.partial.safetensors weights and optimizer of a checkpoint still being trained
 RUN/log.jsonl                        one line per epoch: checkpoint, epoch, loss, seconds
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from engine.split import Split
 from stores.atomic import read_json, write_json
 from stores.errors import StoreError
 from stores.placing import clean
-from stores.specs import DatasetSpec, ModelSpec, differences, from_dict, to_dict
+from stores.specs import DatasetSpec, ModelSpec, differences, from_dict, placeless, seen_from, to_dict
 
 MAGIC = "traklens-run"
 SPLIT = "split.parquet"
@@ -94,7 +94,7 @@ def start_run(path: Path, spec: RunSpec, dataset: Dataset, split: Split, librari
     clean(path)
     if (path / "run.json").is_file():
         run = open_run(path)
-        found = differences(to_dict(run.spec), to_dict(spec))
+        found = differences(placeless(to_dict(run.spec)), placeless(to_dict(spec)))
         if found:
             raise StoreError(
                 f"run {path}",
@@ -109,7 +109,14 @@ def start_run(path: Path, spec: RunSpec, dataset: Dataset, split: Split, librari
     _write_split(path, dataset, split)
     write_json(
         path / "run.json",
-        {"magic": MAGIC, "schema": SCHEMA, "spec": to_dict(spec), "libraries": libraries, "quality": {}},
+        {
+            "magic": MAGIC,
+            "schema": SCHEMA,
+            "spec": to_dict(replace(spec, dataset=seen_from(path, spec.dataset))),
+            "libraries": libraries,
+            "quality": {},
+            "data": asdict(dataset.account),
+        },
     )
     return open_run(path)
 

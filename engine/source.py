@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.data import Dataset, Example, load_dataset, open_image
-from engine.models import image_pixels, make_tokenizer, model_spec
+from engine.data import Dataset, Example, load_dataset, open_stored
+from engine.models import make_tokenizer, model_spec
+from engine.preprocessing import image_pixels, with_preprocessing
 from engine.progress import Report, silent
 from engine.run_directory import open_run
 from stores.errors import StoreError, UsageError
@@ -100,11 +101,11 @@ class Source:
         else:
             is_heldout = np.array([example.split == "heldout" for example in dataset.examples])
             train, heldout = np.flatnonzero(~is_heldout), np.flatnonzero(is_heldout)
-            spec = model_spec(model or "")
+            spec = with_preprocessing(model_spec(model or ""), checkpoints)
         pairs = [Pair(dataset.examples[i], dataset.root, "dataset") for i in (*train, *heldout)]
         further = None
         if targets is not None:
-            further = load_dataset(targets, text_column=text_column, seed=seed)
+            further = load_dataset(targets, text_column=text_column, caption_template=caption_template, seed=seed)
             known = {pair.example.id for pair in pairs}
             pairs += [Pair(e, further.root, "targets") for e in further.examples if e.id not in known]
         return cls(dataset, further, tuple(pairs), len(train), subsets, spec, tuple(checkpoints))
@@ -120,5 +121,5 @@ class PairLoader:
     def load(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Pixels uint8 [b, 3, S, S] and tokens int64 [b, L] of rows start … stop − 1."""
         part = self.pairs[start:stop]
-        pixels = torch.stack([self.to_pixels(open_image(pair.root / pair.example.image)) for pair in part])
+        pixels = torch.stack([self.to_pixels(open_stored(pair.root, pair.example.image)) for pair in part])
         return pixels, self.tokenize([pair.example.caption for pair in part])

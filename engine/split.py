@@ -46,6 +46,14 @@ def split_dataset(dataset: Dataset, *, heldout: float, subset: float, checkpoint
             "Add pairs or lower --heldout.",
         )
     subsets = np.stack([_subset(image_ids[train], subset, seed, m) for m in range(checkpoints)])
+    fewest = int(subsets.sum(axis=1).min())
+    if fewest < 2:
+        raise UsageError(
+            "--subset",
+            f"{subset}, which leaves {fewest} of {train.size} training pairs to a checkpoint",
+            "at least 2",
+            "Raise --subset or add pairs.",
+        )
     return Split(train=train, heldout=np.flatnonzero(is_heldout), subsets=subsets)
 
 

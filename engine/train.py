@@ -9,7 +9,8 @@ from torch import nn
 
 from engine.data import Dataset
 from engine.fit import Pairs, fit, save_weights
-from engine.models import load_checkpoint, model_spec, normalise
+from engine.models import load_checkpoint, model_spec
+from engine.preprocessing import normalise
 from engine.progress import Report, silent
 from engine.run_directory import Recipe, Run, RunSpec, open_run, record_quality, start_run
 from engine.split import Split, split_dataset

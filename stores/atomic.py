@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from stores.errors import StoreError
+from stores.errors import StoreError, TrakLensError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -28,14 +28,16 @@ def is_leftover(name: str) -> bool:
     return name.endswith((".writing", ".partial"))
 
 
-def read_json(path: Path, expected: str, remedy: str = "Build the store again.") -> Any:
+def read_json(
+    path: Path, expected: str, remedy: str = "Build the store again.", error_kind: type[TrakLensError] = StoreError
+) -> Any:
     """The content of a JSON file; `expected` says what it should hold.
 
-    Raises StoreError when it is missing, no JSON, or nested too deeply to be ours.
+    Raises `error_kind` when it is missing, no JSON, or nested too deeply to be ours.
     """
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise StoreError(f"{path}", f"unreadable ({error.strerror})", expected, remedy) from error
+        raise error_kind(f"{path}", f"unreadable ({error.strerror})", expected, remedy) from error
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path}", f"damaged JSON ({error})", expected, remedy) from error
+        raise error_kind(f"{path}", f"damaged JSON ({error})", expected, remedy) from error

@@ -30,7 +30,7 @@ from stores.layout import (
 )
 from stores.locks import writing
 from stores.placing import clean, commit, is_peoples, put_in_place, remove
-from stores.specs import Manifest, differences, to_dict
+from stores.specs import Manifest, differences, placeless, to_dict
 from stores.store import read_manifest
 from stores.thumbnails import ThumbnailWriter
 
@@ -175,6 +175,6 @@ class StoreBuilder:
 
 def _spec_differences(found: Manifest, wanted: Manifest) -> list[str]:
     def kept(manifest: Manifest) -> dict[str, Any]:
-        return {key: value for key, value in to_dict(manifest).items() if key not in NOT_COMPARED}
+        return placeless({key: value for key, value in to_dict(manifest).items() if key not in NOT_COMPARED})
 
     return differences(kept(found), kept(wanted))

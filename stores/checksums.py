@@ -54,6 +54,12 @@ def write_checksums(store: Path) -> None:
     write_bytes(store / SEAL, f"{digest(store / CHECKSUMS)}\n".encode())
 
 
+def renew_checksum(store: Path, beside: Path, name: str) -> None:
+    """Write the store's list to `beside` with the facts of the file `name` there in place of the store's own."""
+    write_json(beside / CHECKSUMS, read_checksums(store) | {name: _facts(beside / name)})
+    write_bytes(beside / SEAL, f"{digest(beside / CHECKSUMS)}\n".encode())
+
+
 def _facts(path: Path) -> dict:
     facts: dict = {"bytes": path.stat().st_size, "sha256": digest(path)}
     if path.suffix in IN_PARTS:

@@ -9,12 +9,21 @@ import struct
 from functools import cached_property
 from pathlib import Path
 
-import faiss
 import numpy as np
 
 from stores.atomic import write_json
-from stores.errors import StoreError
+from stores.errors import StoreError, UsageError
 from stores.verified import VerifiedFiles
+
+try:
+    import faiss
+except ModuleNotFoundError as error:
+    raise UsageError(
+        "FAISS",
+        "nothing installed",
+        "one of faiss-cpu and faiss-gpu",
+        'Install "traklens[cpu]", or "[gpu]" with an NVIDIA GPU.',
+    ) from error
 
 COUNT_OFFSET = 8  # of `ntotal`, int64, in the serialised index
 BLOCK_NUMBERS = 1 << 22  # float16 numbers copied at a time when some rows are wanted

@@ -1,5 +1,6 @@
 """Every name on disk, once. FORMAT.md explains what stands behind them."""
 
+import os
 from pathlib import Path
 
 MAGIC = "traklens-store"
@@ -40,3 +41,21 @@ def replaced_path(store: Path) -> Path:
 def checkpoint_group(m: int) -> str:
     """Name of a checkpoint's group in features.zarr."""
     return f"checkpoint_{m}"
+
+
+def relative_path(place: Path, folder: Path) -> str:
+    """How a store or a run names something outside it: relative where they lie near one another, so that both can move.
+
+    Near is: below the folder's parent, or below that one's parent unless this is the root of a disk or a home.
+    """
+    place, folder = place.resolve(), folder.resolve()
+    near = [folder.parent, *([folder.parent.parent] if len(folder.parts) > 4 else [])]
+    if any(place.is_relative_to(parent) for parent in near):
+        return Path(os.path.relpath(place, folder)).as_posix()
+    return str(place)
+
+
+def located(folder: Path, name: str, origin: str = "") -> Path:
+    """The place that `relative_path` named, seen from where the folder is now; `origin` if it is still there instead."""
+    place = Path(name) if Path(name).is_absolute() else Path(os.path.normpath(folder.resolve() / name))
+    return Path(origin) if origin and not place.exists() and Path(origin).exists() else place

@@ -29,6 +29,13 @@ def commit(building: Path) -> None:
     write_json(building / PLACING, names)
 
 
+def commit_part(store: Path) -> None:
+    """Say that the files in STORE.building take the place of the store's own, which keeps all others."""
+    write_json(
+        building_path(store) / PLACING, sorted(e.name for e in (*store.iterdir(), *building_path(store).iterdir()))
+    )
+
+
 def is_committed(store: Path) -> bool:
     """Whether a whole build of this store waits to be put in place, or was cut while it was."""
     return (building_path(store) / PLACING).is_file()

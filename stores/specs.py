@@ -6,17 +6,22 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from stores.errors import StoreError
+from stores.layout import located, relative_path
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Which pairs: where they came from and a fingerprint (sha256 over the sorted example ids)."""
+    """Which pairs: where they came from and a fingerprint (sha256 over the sorted example ids).
+
+    `root` is relative to the store or run where possible, `origin` where it was when that was written.
+    """
 
     root: str
     reader: str
@@ -26,6 +31,11 @@ class DatasetSpec:
     seed: int
     n_examples: int
     fingerprint: str
+    origin: str = ""
+
+    def seen_from(self, folder: Path) -> Path:
+        """Where the data set is for a store or run that lies at `folder`."""
+        return located(folder, self.root, self.origin)
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,8 @@ class ModelSpec:
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
     vocabulary: tuple[int, ...] | None = None
+    resize_mode: str = "shortest"
+    interpolation: str = "bicubic"
 
 
 @dataclass(frozen=True)
@@ -167,6 +179,21 @@ def _restore(hint: Any, value: Any, where: str) -> Any:
 
 def _wrong(where: str, value: Any, expected: str) -> StoreError:
     return StoreError(where, _short(value), expected, "The file is damaged: build it again.")
+
+
+PLACES = ("root", "origin", "path")
+
+
+def placeless(value: Any) -> Any:
+    """A specification without the names of places: data and checkpoints are told by their content."""
+    if isinstance(value, Mapping):
+        return {key: placeless(item) for key, item in value.items() if key not in PLACES}
+    return [placeless(item) for item in value] if isinstance(value, list) else value
+
+
+def seen_from(folder: Path, spec: DatasetSpec) -> DatasetSpec:
+    """A data set as a store or run at `folder` names it."""
+    return replace(spec, root=relative_path(Path(spec.root), folder), origin=str(Path(spec.root).resolve()))
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> list[str]:

@@ -22,6 +22,7 @@ from stores.layout import (
     SIMILARITY,
     THUMBNAILS,
     building_path,
+    located,
 )
 from stores.locks import writing
 from stores.placing import is_half_placed, put_in_place
@@ -166,9 +167,23 @@ class Store:
 
     def image_path(self, row: int) -> Path:
         """Where the original image of a pair was when the store was built."""
+        root, image = self.image_place(row)
+        return root / image
+
+    def image_place(self, row: int) -> tuple[Path, str]:
+        """The data set's folder and the name of a pair's image in it (which may lie inside a shard or a table)."""
         of_targets = self.examples.source[row] == "targets" and self.manifest.targets is not None
         spec = self.manifest.targets if of_targets else self.manifest.dataset
-        return Path(spec.root) / self.examples.image[row]  # type: ignore[union-attr]
+        return spec.seen_from(self.path), str(self.examples.image[row])  # type: ignore[union-attr]
+
+    @property
+    def data_root(self) -> Path:
+        """Where the data set is."""
+        return self.manifest.dataset.seen_from(self.path)
+
+    def checkpoint_path(self, m: int) -> Path:
+        """Where the weights of checkpoint m are."""
+        return located(self.path, self.manifest.checkpoints[m].path)
 
     def verify(self) -> list[str]:
         """Read every file: one line per problem, none when every checksum holds."""

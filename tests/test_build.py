@@ -11,7 +11,8 @@ from engine.build import build_store
 from engine.gradients import reference_gradients
 from engine.live import LiveModels
 from engine.model_output import ClipMargin, keep_mask
-from engine.models import attributed_parameters, load_checkpoint, normalise, temperature
+from engine.models import attributed_parameters, load_checkpoint, temperature
+from engine.preprocessing import normalise
 from engine.projection import make_projector
 from engine.query import answer
 from engine.source import PairLoader, Source

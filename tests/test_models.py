@@ -12,12 +12,11 @@ from safetensors.torch import save_file
 from engine.models import (
     attributed_parameters,
     build_model,
-    image_pixels,
     load_checkpoint,
     make_tokenizer,
     model_spec,
-    normalise,
 )
+from engine.preprocessing import image_pixels, normalise
 from engine.vocabulary import WordPieces
 from stores.errors import ModelError
 

@@ -30,7 +30,8 @@ def everything_that_is_read(path: Path) -> None:
         for name in ("phi", "f", "p", "q", "image_embedding", "text_embedding", "preconditioned"):
             np.asarray(store.array(m, name)[:])
     for row in range(0, store.n, 7):
-        store.thumbnail(row, "small"), store.thumbnail(row, "large")
+        for size in ("small", "large"):
+            store.thumbnail(row, size)
     store.influence.rows(np.arange(store.n_train))
     health_of(store)
     describe(path)

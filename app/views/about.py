@@ -35,7 +35,7 @@ def show(store: Store) -> None:
     st.html(
         facts_table(
             [
-                ("Data", manifest.dataset.root),
+                ("Data", str(store.data_root)),
                 (
                     "Pairs",
                     f"{store.n_train:,} training ({captions:,} captions, {images:,} images), {store.n_heldout:,} held-out",
@@ -57,6 +57,9 @@ def show(store: Store) -> None:
             ]
         )
     )
+    if read := manifest.options.get("data"):
+        st.html('<div class="tl-head">How the data were read</div>')
+        st.html(facts_table([(str(name), str(value)) for name, value in read.items()]))
     st.html('<div class="tl-head">Make it again</div>')
     st.code("\n".join(commands(store)), language=None, wrap_lines=True)
     _health(caches.health_of_store(store))

@@ -46,17 +46,54 @@ class ProblemReport:
 
     def table(self) -> Table:
         """One table: kind, how many, the first ten items."""
-        table = Table("left out", "how many", "first ten", title="Pairs that cannot be used")
+        table = Table("left out", "how many", "first ten", "why", title="What cannot be used")
         for kind, count in self.counts().items():
-            table.add_row(kind, f"{count:,}", Text(", ".join(problem.item for problem in self.first(kind))))
+            first = self.first(kind)
+            table.add_row(
+                kind, f"{count:,}", Text(", ".join(problem.item for problem in first)), Text(first[0].detail)
+            )
         return table
 
 
 @dataclass(frozen=True)
+class Account:
+    """What was read, in words and numbers: `samples` are (picture, caption) of three pairs."""
+
+    reader: str
+    lists: tuple[str, ...]
+    passed_over: tuple[str, ...]
+    pairs: int
+    images: int
+    left_out: dict[str, int]
+    samples: tuple[tuple[str, str], ...]
+
+    def facts(self) -> dict[str, str]:
+        """One line each, for a person."""
+        found = {"reader": self.reader}
+        if self.lists:
+            found["read from"] = shortened(self.lists, 4)
+        found["pairs"] = f"{self.pairs:,} of {self.images:,} images"
+        if self.left_out:
+            found["left out"] = ", ".join(f"{count:,} {kind}" for kind, count in self.left_out.items())
+        if self.passed_over:
+            found["not read"] = shortened(self.passed_over, 6)
+        for number, (image, caption) in enumerate(self.samples, start=1):
+            found[f"example {number}"] = f"{image}: {caption if len(caption) <= 300 else caption[:299] + '…'}"
+        return found
+
+
+def shortened(names: tuple[str, ...] | list[str], most: int) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """Usable pairs in file order, and what was left out."""
+    """Usable pairs in file order, what was left out, and an account of how they were read."""
 
     root: Path
     examples: tuple[Example, ...]
     problems: ProblemReport
     spec: DatasetSpec
+    account: Account

@@ -1,22 +1,27 @@
-"""Read a data set once: every image decoded and hashed, whatever cannot be used reported and left out."""
+"""Read a data set once: every picture decoded and hashed, whatever cannot be used reported and left out."""
 
 import hashlib
 import io
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
-from engine.data.example import Dataset, Example, Problem, ProblemReport
+from engine.data.example import Account, Dataset, Example, Problem, ProblemReport, shortened
 from engine.data.images import OversizedImageError, open_image
-from engine.data.readers import READERS, Options, Row
+from engine.data.packed import read_image
+from engine.data.readers import ALIASES, READERS
+from engine.data.rows import NO_TEXT, Options, Row, captions_of, fields_of, plain
+from engine.data.survey import Survey, survey
 from stores.errors import DataError, UsageError
 from stores.specs import DatasetSpec
 
 MAX_CAPTION = 10_000
+MAX_COLUMN = 10_000  # characters of a further column that are kept
 WORKERS = 4
+CLASSES = "class_folders"
 
 
 def load_dataset(
@@ -35,19 +40,31 @@ def load_dataset(
     Raises DataError when nothing there is a known form or no pair can be used, UsageError for an unknown reader.
     """
     path = Path(path)
-    name, root = _detect(path, reader)
-    found = list(READERS[name].rows(path, Options(text_column, caption_template)))
-    rows = [row for row in found if row.caption is not None]
-    problems = [Problem("no caption column", row.image, "other columns") for row in found if row.caption is None]
+    if sample is not None and sample < 1:
+        raise UsageError("--sample", str(sample), "1 or more pairs", "Leave it out to take all.")
+    if caption_template is not None:
+        fields_of(caption_template)
+    named = ALIASES.get(reader or "", reader)
+    there, name, files = _detect(path, named)
+    rows, problems = _rows(READERS[name].rows(there, files, Options(text_column, caption_template)))
     if sample is not None and sample < len(rows):
         rows = [rows[i] for i in np.sort(np.random.default_rng(seed).choice(len(rows), size=sample, replace=False))]
-    examples, unusable = _check(root, rows, progress)
+    examples, unusable = _check(there.root, rows, progress)
     problems += unusable
+    lists = tuple(_name(there, file) for file in files)
+    account = Account(
+        reader=name,
+        lists=lists,
+        passed_over=_passed_over(there, name, files),
+        pairs=len(examples),
+        images=len({example.image_id for example in examples}),
+        left_out=ProblemReport(tuple(problems)).counts(),
+        samples=tuple((examples[i].image, examples[i].caption) for i in _spread(len(examples))),
+    )
     if not examples:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in ProblemReport(tuple(problems)).counts().items())
-        raise DataError(f"data set {path}", kinds or "no rows", "at least one usable pair", "Check the folder.")
+        raise _nothing(path, there, account, problems)
     spec = DatasetSpec(
-        root=str(root.resolve()),
+        root=str(there.root.resolve()),
         reader=name,
         text_column=text_column,
         caption_template=caption_template,
@@ -56,25 +73,100 @@ def load_dataset(
         n_examples=len(examples),
         fingerprint=hashlib.sha256("\n".join(sorted(example.id for example in examples)).encode()).hexdigest(),
     )
-    return Dataset(root, tuple(examples), ProblemReport(tuple(problems)), spec)
+    return Dataset(there.root, tuple(examples), ProblemReport(tuple(problems)), spec, account)
 
 
-def _detect(path: Path, reader: str | None) -> tuple[str, Path]:
+def _spread(count: int) -> list[int]:
+    """The first, the middle and the last of so many."""
+    return sorted({0, count // 2, count - 1}) if count else []
+
+
+def _nothing(path: Path, there: Survey, account: Account, problems: list[Problem]) -> DataError:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in account.left_out.items()) or "no rows"
+    read = f" in {shortened(account.lists, 3)}" if account.lists else ""
+    first = f" (the first: {problems[0].item}: {problems[0].detail})" if problems else ""
+    if any("://" in problem.item for problem in problems):
+        remedy = "The list gives addresses and no files: fetch them with img2dataset first."
+    else:
+        remedy = f"Pictures were looked for below {there.root}; check the folder, or name another --reader."
+    return DataError(f"data set {path}", f"{kinds}{read}{first}", "at least one usable pair", remedy)
+
+
+def _detect(path: Path, reader: str | None) -> tuple[Survey, str, list[Path]]:
     if reader is not None and reader not in READERS:
         raise UsageError("--reader", repr(reader), " or ".join(READERS), "Choose one, or leave it out.")
     if not path.exists():
         raise DataError(f"data set {path}", "nothing there", "a folder or a list of pairs", "Check the path.")
+    if not (path.is_dir() or path.is_file()):
+        raise DataError(f"data set {path}", "no regular file", "a folder or a list of pairs", "Check the path.")
+    there = survey(path)
+    if path.parent.name == "annotations" and path.is_file():
+        there = Survey(path, path.parent.parent, survey(path.parent.parent).pictures, [path])
     for name in [reader] if reader is not None else READERS:
-        root = READERS[name].root(path)
-        if root is not None:
-            return name, root
-    held = sorted(item.name for item in path.iterdir())[:8] if path.is_dir() else [path.name]
-    raise DataError(
-        f"data set {path}",
-        ", ".join(held) or "an empty folder",
-        "metadata.jsonl or metadata.csv, an open_clip list, COCO captions, captions.txt or a folder per class",
-        "See the README for the forms.",
+        if name == CLASSES and reader is None and there.lists:
+            break
+        files = READERS[name].find(there)
+        if files:
+            return there, name, files
+    raise _unknown(path, there, reader)
+
+
+def _unknown(path: Path, there: Survey, reader: str | None) -> DataError:
+    lists = [_name(there, file) for file in there.lists]
+    if reader is not None:
+        return DataError(f"data set {path}", "no such form", READERS[reader].form, "Name another --reader.")
+    if lists and any("://" in line for file in there.lists[:4] for line in _head(file)):
+        return DataError(
+            f"data set {path}",
+            f"{shortened(lists, 4)}: addresses, and no pictures of these names",
+            "pictures beside their list",
+            "Fetch them with img2dataset first.",
+        )
+    if lists and READERS[CLASSES].find(there):
+        return DataError(
+            f"data set {path}",
+            f"{shortened(lists, 4)}, which may be a list of captions but is of no form known here",
+            "a list of a known form (see `traklens data --help` and the README)",
+            "Correct the list; or, to make captions of the folders' names, say --reader class_folders.",
+        )
+    held = lists or sorted(item.name for item in path.iterdir())[:8] if path.is_dir() else [path.name]
+    forms = "; ".join(reader.form for reader in READERS.values())
+    return DataError(
+        f"data set {path}", shortened(held, 8) or "an empty folder", forms, "See the README for the forms."
     )
+
+
+def _head(file: Path) -> list[str]:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(4096).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+
+
+def _name(there: Survey, file: Path) -> str:
+    return file.relative_to(there.root).as_posix() if file.is_relative_to(there.root) else str(file)
+
+
+def _passed_over(there: Survey, name: str, files: list[Path]) -> tuple[str, ...]:
+    """Lists that were not read, and hidden files; caption files beside pictures and shards' companions are many."""
+    if name == CLASSES:
+        files = []
+    sidecar = {".txt", ".caption", ".json"} if name == "sidecar" else set()
+    lists = [_name(there, f) for f in there.lists if f not in files and f.suffix.lower() not in sidecar]
+    return (*lists, *(f"{name} (hidden)" for name in there.hidden))
+
+
+def _rows(found) -> tuple[list[Row], list[Problem]]:
+    """Rows with one caption each, and what has none."""
+    rows, problems = [], []
+    for row in found:
+        captions = row if isinstance(row, Problem) else captions_of(row)
+        if isinstance(row, Problem) or isinstance(captions, Problem):
+            problems.append(captions)
+        else:
+            rows += [Row(row.image, caption, row.split, row.attributes) for caption in captions]
+    return rows, problems
 
 
 def _check(root: Path, rows: list[Row], progress) -> tuple[list[Example], list[Problem]]:
@@ -98,25 +190,47 @@ def _check(root: Path, rows: list[Row], progress) -> tuple[list[Example], list[P
 
 
 def _read(root: Path, row: Row) -> Example | Problem:
-    caption = unicodedata.normalize("NFC", row.caption or "").strip()
+    image = _readable(row.image)
+    caption = unicodedata.normalize("NFC", row.caption).strip()
     if not caption:
-        return Problem("empty caption", row.image, "no words")
+        return Problem("empty caption", image, "no words")
     if len(caption) > MAX_CAPTION:
-        return Problem("overlong caption", row.image, f"{len(caption):,} characters, at most {MAX_CAPTION:,}")
-    if "\0" in caption or any(0xD800 <= ord(character) <= 0xDFFF for character in caption):
-        return Problem("not text", row.image, "bytes that are no UTF-8, or a zero byte")
-    if ".." in PurePosixPath(row.image).parts:
-        return Problem("path outside the data set", row.image, "a path with ..")
+        return Problem("overlong caption", image, f"{len(caption):,} characters, at most {MAX_CAPTION:,}")
+    if NO_TEXT.search(caption):
+        return Problem("not text", image, "bytes that are no UTF-8, or a zero byte, in the caption")
+    if NO_TEXT.search(row.image):
+        return Problem("file name that is no text", image, "bytes that are no UTF-8: rename the file")
+    if "://" in row.image:
+        return Problem("address without a file", image, "fetch it with img2dataset first")
     try:
-        content = (root / row.image).read_bytes()
-    except (OSError, ValueError) as error:
-        return Problem("missing image", row.image, str(error))
+        content = read_image(root, row.image)
+    except DataError as error:
+        outside = error.found.startswith("a path outside")
+        return Problem(
+            "path outside the data set" if outside else "missing image", image, f"{error.found} ({error.item})"
+        )
     try:
         open_image(io.BytesIO(content))
     except OversizedImageError as error:
-        return Problem("oversized image", row.image, error.found)
+        return Problem("oversized image", image, error.found)
     except DataError as error:
-        return Problem("unreadable image", row.image, error.found)
+        return Problem("unreadable image", image, error.found)
     image_id = hashlib.sha256(content).hexdigest()[:16]
     id_ = hashlib.sha256(content + b"\0" + caption.encode()).hexdigest()[:16]
-    return Example(id_, image_id, row.image, caption, row.split, row.attributes)
+    kept = {_mended(str(name)): _mended(plain(value) or "") for name, value in row.attributes.items()}
+    return Example(id_, image_id, row.image, caption, row.split, kept)
+
+
+def _readable(name: str) -> str:
+    """A file name as it can be printed: bytes that are no text as \\x.."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if _is_escaped(name) else name
+
+
+def _is_escaped(name: str) -> bool:
+    return any(0xDC80 <= ord(character) <= 0xDCFF for character in name)
+
+
+def _mended(text: str) -> str:
+    """A further column as text that can be stored: what is none becomes U+FFFD, what is endless is cut with a sign."""
+    text = NO_TEXT.sub("\ufffd", text)
+    return text if len(text) <= MAX_COLUMN else f"{text[: MAX_COLUMN - 1]}…"

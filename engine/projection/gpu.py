@@ -6,6 +6,7 @@ NOT YET RUN ON HARDWARE: the kernels are checked on the processor (tests/test_cu
 
 from collections.abc import Callable
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from engine.projection.launch import KINDS, SJLT_SHAPES, Launch, rademacher_laun
 from stores.errors import ModelError, UsageError
 from stores.specs import ProjectionSpec
 
-SOURCES = Path(__file__).parents[2] / "cuda"
+INSTALLED = resources.files("engine.projection") / "cuda_sources"
+SOURCES = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "cuda"  # the latter in a checkout
 
 
 def kernel_names() -> list[str]:
@@ -48,7 +50,7 @@ def _module(device: int) -> Any:
         except (cupy.cuda.compiler.CompileException, OSError) as error:
             raise ModelError(
                 f"kernels in {SOURCES}",
-                str(error)[:500],
+                str(error),
                 "sources this CUDA can compile",
                 "Project on the CPU instead.",
             ) from error
