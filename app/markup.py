@@ -143,13 +143,14 @@ def facts_table(facts: list[tuple[str, str]]) -> str:
 
 
 def suspect_card(
-    row: int, caption: str, version: int, *, place: str, probability: float, chips: tuple[str, ...] = ()
+    row: int, id: str, caption: str, version: int, *, place: str, probability: float, chips: tuple[str, ...] = ()
 ) -> str:
     """The pair under review: picture in large, caption, its place in the queue, what was decided."""
     labels = "".join(f'<span class="tl-chip">{text(chip, 120)}</span>' for chip in chips)
     return (
-        f'<section class="tl-suspect"><img class="tl-suspect-picture" src="{picture(row, version, "large")}" '
-        f'alt="the image under review"><div class="tl-quiet">{escape(place)}</div>'
+        f'<section class="tl-suspect" data-pair="{escape(id)}">'
+        f'<img class="tl-suspect-picture" src="{picture(row, version, "large")}" '
+        f'alt="the image under review"><div class="tl-quiet tl-place">{escape(place)}</div>'
         f"{title(caption)}"
         f'<div><span class="tl-chip tl-chip-strong">{_share(probability)} likely wrong</span>{labels}</div></section>'
     )

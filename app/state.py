@@ -55,6 +55,15 @@ def read_view() -> View:
 
 def write_view(view: View) -> None:
     """Put a view into the URL; defaults are left out."""
+    params = params_of(view)
+    if st.query_params.to_dict() != params:
+        st.query_params.from_dict(params)  # whole and at once: every write is an entry of the browser's history
+    st.session_state["view"] = view
+    st.session_state["shown"] = (view.method, view.top)
+
+
+def params_of(view: View) -> dict[str, str]:
+    """A view as it stands in a URL; defaults are left out."""
     values = {
         "id": view.id,
         "caption": view.caption,
@@ -66,13 +75,7 @@ def write_view(view: View) -> None:
         "queue": None if view.queue == "suspects" else view.queue,
         "pick": ",".join(view.picked) or None,
     }
-    for name, value in values.items():
-        if value:
-            st.query_params[name] = value
-        elif name in st.query_params:
-            del st.query_params[name]
-    st.session_state["view"] = view
-    st.session_state["shown"] = (view.method, view.top)
+    return {name: value for name, value in values.items() if value}
 
 
 def follow_url(view: View) -> None:

@@ -7,7 +7,7 @@ connection per operation, every decision on disk before the call returns.
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,16 +55,26 @@ class Reviews:
         self.path = store / REVIEWS
 
     def decide(
-        self, ids: Sequence[str], decision: str, *, reviewer: str = "", caption: str | None = None
+        self,
+        ids: Sequence[str],
+        decision: str,
+        *,
+        reviewer: str = "",
+        caption: str | None = None,
+        seen: Mapping[str, int] | None = None,
     ) -> tuple[Review, ...]:
         """Record one act: the same decision for these pairs. On disk when this returns.
 
-        Raises UsageError for an unknown decision, StoreError when the log cannot be written.
+        `seen` says on which state it was made: for each pair the number of the decision that stood, 0 for none.
+        Raises UsageError for an unknown decision, or when somebody else has decided on one of the pairs since;
+        StoreError when the log cannot be written.
         """
         if decision not in DECISIONS:
             raise UsageError("decision", repr(decision), ", ".join(DECISIONS), "Choose one of them.")
         now = time.time()
         with self._writing() as connection:
+            if seen is not None:
+                _check_seen(_standing(connection), seen, reviewer)
             first = self._next(connection)
             found = [Review(first + i, str(id), decision, reviewer, now, caption) for i, id in enumerate(ids)]
             connection.executemany(
@@ -93,12 +103,7 @@ class Reviews:
         if not self.path.is_file():
             return {}
         with self._reading() as connection:
-            query = (
-                f"SELECT number, id, decision, reviewer, at, caption FROM entries WHERE {STANDING} ORDER BY number"
-            )
-            found = [Review(*row) for row in connection.execute(query)]
-        latest = {review.id: review for review in found}
-        return dict(sorted(latest.items(), key=lambda item: item[1].number))
+            return _standing(connection)
 
     def count(self) -> int:
         """Entries in the log, undone ones included: it only grows, so an answer made at the same count still holds."""
@@ -163,6 +168,31 @@ class Reviews:
             "a log that can be read and written",
             "Check the disk and the rights on the folder; decisions made before are still in the file.",
         )
+
+
+def seen_of(decisions: Mapping[str, Review], id: str) -> int:
+    """The state of a pair as somebody saw it, for `Reviews.decide`."""
+    return decisions[id].number if id in decisions else 0
+
+
+def _standing(connection: sqlite3.Connection) -> dict[str, Review]:
+    query = f"SELECT number, id, decision, reviewer, at, caption FROM entries WHERE {STANDING} ORDER BY number"
+    latest = {review.id: review for review in (Review(*row) for row in connection.execute(query))}
+    return dict(sorted(latest.items(), key=lambda item: item[1].number))
+
+
+def _check_seen(standing: Mapping[str, Review], seen: Mapping[str, int], reviewer: str) -> None:
+    """UsageError when a decision of somebody else stands that was not seen. One's own earlier one may be replaced."""
+    for id, number in seen.items():
+        found = standing.get(id)
+        own = bool(reviewer) and found is not None and found.reviewer == reviewer
+        if found is not None and found.number != number and not own:
+            raise UsageError(
+                f"pair {id}",
+                f"{found.decision!r}, decided meanwhile by {found.reviewer or 'somebody without a name'}",
+                "the state that was on screen",
+                "Your decision was not recorded: look at the pair again, and decide if you still want to.",
+            )
 
 
 def _create(connection: sqlite3.Connection) -> int:

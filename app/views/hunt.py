@@ -6,16 +6,16 @@ import numpy as np
 import streamlit as st
 
 from app import caches
-from app.markup import suggested, suspect_card, why_suspect
+from app.markup import LONGEST, picture, suggested, suspect_card, why_suspect
 from app.state import View, read_view, write_view
-from app.views import browse, hunt_export, hunt_table
+from app.views import browse, hunt_export, hunt_keys, hunt_table
 from app.views.cards import ranked_list
 from app.views.review import problem, recorded
 from app.views.tray import picked_rows
 from engine.decisions import DROPPED
 from engine.mislabeled import Suspects
 from engine.signals import REASONS
-from stores.reviews import Review, Reviews
+from stores.reviews import Review, Reviews, seen_of
 from stores.store import Store
 
 TWICE = 2  # as many as are estimated to be wrong: the estimate is rather low
@@ -48,7 +48,7 @@ def show(store: Store) -> None:
     view = read_view()
     with st.sidebar:
         browse.header(store, view)
-        queue, reviewer = _settings(store, suspects, view)
+        queue, reviewer, view = _settings(store, suspects, view)
         hunt_export.show(store, suspects, decisions)
     problem()
     ids = [str(id) for id in store.examples.id[queue]]
@@ -57,18 +57,20 @@ def show(store: Store) -> None:
         "View", list(MODES), default="pair", required=True, format_func=MODES.__getitem__, key="hunt-mode",
         label_visibility="collapsed",
     )  # fmt: skip
+    if mode != "pair":
+        write_view(view)
     if mode == "table":
         hunt_table.show(store, suspects, queue, decisions, reviewer)
     elif mode == "found":
         hunt_export.found_so_far(store, suspects, ids, decisions)
     else:
-        _one_by_one(store, suspects, queue, ids, decisions, reviewer)
+        _one_by_one(store, suspects, queue, ids, decisions, reviewer, view)
     with st.expander("What do these numbers mean?", icon=":material/help:"):
         st.markdown(EXPLANATION)
 
 
-def _settings(store: Store, suspects: Suspects, view: View) -> tuple[np.ndarray, str]:
-    """Which training rows to look at, the most suspect first, and who looks."""
+def _settings(store: Store, suspects: Suspects, view: View) -> tuple[np.ndarray, str, View]:
+    """Which training rows to look at, the most suspect first, who looks, and the view with this choice."""
     picked = picked_rows(store, view)
     sizes = [n for n in QUEUES if n < store.n_train] + [store.n_train]
     wanted = next((n for n in sizes if n >= min(500, TWICE * suspects.expected_wrong)), sizes[-1])
@@ -78,7 +80,7 @@ def _settings(store: Store, suspects: Suspects, view: View) -> tuple[np.ndarray,
         "Look at", options, index=options.index(first), key="queue",
         format_func=lambda n: f"the {picked.size:,} picked" if n == PICKED else f"the {n:,} most suspect",
     )  # fmt: skip
-    write_view(replace(view, queue="picked" if size == PICKED else "suspects"))
+    view = replace(view, queue="picked" if size == PICKED else "suspects")
     st.html(
         f'<div class="tl-quiet">About {suspects.expected_wrong:,.0f} of {store.n_train:,} captions are estimated to be '
         "wrong.</div>"
@@ -87,7 +89,7 @@ def _settings(store: Store, suspects: Suspects, view: View) -> tuple[np.ndarray,
         "Your name", key="reviewer", max_chars=60, help="Recorded with your decisions; undo is yours."
     )
     order = suspects.order
-    return order[np.isin(order, picked)] if size == PICKED else order[:size], reviewer or ""
+    return order[np.isin(order, picked)] if size == PICKED else order[:size], reviewer or "", view
 
 
 def _progress(ids: list[str], decisions: dict[str, Review]) -> None:
@@ -100,9 +102,9 @@ def _progress(ids: list[str], decisions: dict[str, Review]) -> None:
 
 
 def _one_by_one(
-    store: Store, suspects: Suspects, queue: np.ndarray, ids: list[str], decisions: dict[str, Review], reviewer: str
-) -> None:
-    view = read_view()
+    store: Store, suspects: Suspects, queue: np.ndarray, ids: list[str], decisions: dict[str, Review], reviewer: str,
+    view: View,
+) -> None:  # fmt: skip
     place = _place(ids, decisions, view.id)
     row, id = int(queue[place]), ids[place]
     write_view(replace(view, id=id, caption=None, contrast=None))
@@ -113,8 +115,8 @@ def _one_by_one(
         chips = () if review is None else (f"decided: {review.decision}", *filter(None, (review.caption,)))
         st.html(
             suspect_card(
-                row, store.examples.caption[row], caches.stamp(store.path), chips=chips,
-                place=f"suspect {place + 1:,} of {len(ids):,}", probability=float(suspects.probability[row]),
+                row, id, store.examples.caption[row], caches.stamp(store.path), chips=chips,
+                place=_place_in_words(place, ids), probability=float(suspects.probability[row]),
             )
         )  # fmt: skip
     with right:
@@ -147,6 +149,28 @@ def _next(ids: list[str], decisions, place: int) -> int:
     return next((i for i in order if ids[i] not in decisions), order[0])
 
 
+def _place_in_words(place: int, ids: list[str]) -> str:
+    return f"suspect {place + 1:,} of {len(ids):,}"
+
+
+def _ahead(store: Store, ids: list[str], place: int, decisions: dict[str, Review]) -> list[dict]:
+    """The pair on screen and those that follow it as decisions are made, for the browser to hold."""
+    order = [i for i in (*range(place + 1, len(ids)), *range(place)) if ids[i] not in decisions]
+    items = []
+    for i in (place, *order[: hunt_keys.AHEAD]):
+        row = store.examples.row_of(ids[i])
+        items.append(
+            {
+                "id": ids[i],
+                "picture": picture(row, caches.stamp(store.path), "large"),
+                "caption": str(store.examples.caption[row])[:LONGEST],
+                "place": _place_in_words(i, ids),
+                "seen": seen_of(decisions, ids[i]),
+            }
+        )
+    return items
+
+
 def _decide(store: Store, ids: list[str], place: int, decisions: dict[str, Review], reviewer: str) -> None:
     """The keys, and what they do."""
     id, reviews = ids[place], Reviews(store.path)
@@ -156,8 +180,15 @@ def _decide(store: Store, ids: list[str], place: int, decisions: dict[str, Revie
         write_view(replace(read_view(), id=to, caption=None, contrast=None))
 
     def decide(decision: str, caption: str | None = None) -> None:
-        if recorded(lambda: reviews.decide([id], decision, reviewer=reviewer, caption=caption)):
+        seen = {id: seen_of(decisions, id)}
+        if recorded(lambda: reviews.decide([id], decision, reviewer=reviewer, caption=caption, seen=seen)):
             go(following)
+
+    def by_key(pressed: str, decision: str, seen: int) -> None:
+        """A press on a pair that the browser had on screen."""
+        if pressed in ids:
+            recorded(lambda: reviews.decide([pressed], decision, reviewer=reviewer, seen={pressed: seen}))
+            go(ids[_next(ids, reviews.current(), ids.index(pressed))])
 
     def correct() -> None:
         better = caches.suggestions_of(store, store.examples.row_of(id))
@@ -180,3 +211,5 @@ def _decide(store: Store, ids: list[str], place: int, decisions: dict[str, Revie
         st.button("Undo", key="hunt-undo", shortcut="z", on_click=undo, help="take back your last decision")
         st.button("Back", key="hunt-back", shortcut="b", on_click=go, args=(ids[place - 1],))
         st.button("Next", key="hunt-next", shortcut="n", on_click=go, args=(ids[(place + 1) % len(ids)],))
+    letters = {key: decision for decision, (_, key, _) in KEYS.items()}
+    hunt_keys.listen(_ahead(store, ids, place, decisions), letters, "tzbn", by_key)

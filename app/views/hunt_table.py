@@ -8,7 +8,7 @@ from app import caches
 from app.markup import picture
 from app.views.review import recorded
 from engine.mislabeled import Suspects
-from stores.reviews import DECISIONS, Review, Reviews
+from stores.reviews import DECISIONS, Review, Reviews, seen_of
 from stores.store import Store
 
 
@@ -29,8 +29,10 @@ def show(store: Store, suspects: Suspects, queue: np.ndarray, decisions: dict[st
     )
     chosen = [str(frame["id"].iloc[i]) for i in event.selection.rows if i < len(frame)]  # type: ignore[attr-defined]
 
+    seen = {id: seen_of(decisions, id) for id in chosen}
+
     def decide(decision: str) -> None:
-        if recorded(lambda: Reviews(store.path).decide(chosen, decision, reviewer=reviewer)):
+        if recorded(lambda: Reviews(store.path).decide(chosen, decision, reviewer=reviewer, seen=seen)):
             st.session_state.pop("hunt-table", None)
 
     def undo() -> None:

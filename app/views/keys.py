@@ -25,6 +25,16 @@ HUNT = {
     "b": "back",
 }
 LISTEN = """
+if (!window.traklensHistory) {
+  // A page opened without a view fills it in: that replaces the bare address, so that "back" leads to the page before.
+  window.traklensHistory = true;
+  const push = history.pushState.bind(history);
+  history.pushState = (state, title, url) => {
+    const to = new URL(url ?? location.href, location.href);
+    const fills = to.pathname === location.pathname && !location.search;
+    return fills ? history.replaceState(state, title, url) : push(state, title, url);
+  };
+}
 export default function ({ setTriggerValue }) {
   const pressed = (event) => {
     const typing = event.target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName);

@@ -7,7 +7,7 @@ import streamlit as st
 
 from app.caches import stamp
 from app.markup import tray_card
-from app.state import View, drop_picked, read_view, write_view
+from app.state import View, drop_picked, params_of, read_view
 from stores.store import Store
 
 SHOWN = 12
@@ -30,10 +30,10 @@ def show(store: Store, view: View) -> None:
 
 
 def _leave_for(path: str, view: View) -> None:
-    write_view(view)
+    st.session_state["view"] = view
     for key in ("choice", "queue"):  # the other page's widgets follow the view, not what they showed last
         st.session_state.pop(key, None)
-    st.switch_page(st.session_state[PAGES][path])
+    st.switch_page(st.session_state[PAGES][path], query_params=params_of(view))
 
 
 def picked_rows(store: Store, view: View) -> np.ndarray:
