@@ -7,7 +7,7 @@ RUN/checkpoint_0.partial.safetensors weights and optimizer of a checkpoint still
 RUN/log.jsonl                        one line per epoch: checkpoint, epoch, loss, seconds
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from engine.split import Split
 from stores.atomic import read_json, write_json
 from stores.errors import StoreError
 from stores.placing import clean
-from stores.specs import DatasetSpec, ModelSpec, differences, from_dict, placeless, seen_from, to_dict
+from stores.specs import DatasetSpec, ModelSpec, differences, from_dict, placeless, to_dict
 
 MAGIC = "traklens-run"
 SPLIT = "split.parquet"
@@ -112,7 +112,7 @@ def start_run(path: Path, spec: RunSpec, dataset: Dataset, split: Split, librari
         {
             "magic": MAGIC,
             "schema": SCHEMA,
-            "spec": to_dict(replace(spec, dataset=seen_from(path, spec.dataset))),
+            "spec": to_dict(spec),
             "libraries": libraries,
             "quality": {},
             "data": asdict(dataset.account),

@@ -224,6 +224,12 @@ def settle(page) -> None:
     )
 
 
+def recorded(page) -> None:
+    """Wait until every key pressed on the Hunt page is on disk, and the page is the server's again."""
+    page.wait_for_function("() => window.traklensHunt && window.traklensHunt.queue.length === 0", timeout=60_000)
+    settle(page)
+
+
 def shot(page, name: str) -> None:
     """Leave a screenshot in artifacts/ for people to look at."""
     ARTIFACTS.mkdir(exist_ok=True)

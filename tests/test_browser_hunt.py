@@ -6,7 +6,7 @@ from engine.data import load_dataset
 from engine.mislabeled import find_suspects
 from stores.reviews import Reviews
 from stores.store import open_store
-from tests.conftest import serving_a_copy, shot
+from tests.conftest import recorded, serving_a_copy, shot
 
 pytestmark = pytest.mark.browser
 READY = (".tl-suspect", ".st-key-hunt-next button")  # the button itself: its code comes after the page
@@ -21,7 +21,8 @@ def own(tiny_demo, tmp_path_factory):
 
 def _wait_for(page, place: int) -> None:
     page.wait_for_function(
-        "place => [...document.querySelectorAll('.tl-suspect')].some(x => x.innerText.startsWith(`suspect ${place} of`))",
+        """place => [...document.querySelectorAll('.tl-suspect')].some(x =>
+        x.innerText.startsWith(`suspect ${place} of`) && x.querySelector('img').complete)""",
         arg=place,
         timeout=20_000,
     )
@@ -37,9 +38,11 @@ def test_ten_pairs_by_keyboard_two_undone_a_reload_and_an_export(visit, own, tmp
     for place, key in enumerate(keys, start=1):
         page.keyboard.press(key)
         _wait_for(page, place + 1)
+    recorded(page)
     for place in (10, 9):
         page.keyboard.press("z")
         _wait_for(page, place)
+        recorded(page)
     names = {"w": "wrong", "k": "keep", "d": "duplicate", "u": "unsure"}
     expected = {id: names[key] for id, key in zip(queue, keys[:8], strict=False)}
     assert {id: review.decision for id, review in Reviews(path).current().items()} == expected

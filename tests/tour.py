@@ -14,14 +14,15 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from app.server import free_port
-from tests.conftest import serving, settle
+from tests.conftest import recorded, serving, settle
 
 WIDTH, HEIGHT = 1440, 900
 STEPS = ("open", "caption", "similar", "picked", "simulate", "map", "hunt", "export", "deep-link")
 LARGEST = 150_000  # bytes of a picture
 PICKED = "place => document.querySelector(`.st-key-pick-0-${place} button`)?.innerText === 'Picked'"
 AT_SUSPECT = """place => [...document.querySelectorAll('.tl-suspect')].some(x =>
-  x.innerText.startsWith(`suspect ${place} of`)) && !document.querySelector('[data-stale="true"]')"""
+  x.innerText.startsWith(`suspect ${place} of`) && x.querySelector('img').complete) &&
+  !document.querySelector('[data-stale="true"]')"""
 
 
 def first_minute(
@@ -44,6 +45,7 @@ def first_minute(
     page.get_by_label("Another caption").fill(caption)
     page.get_by_role("button", name="Ask", exact=True).click()
     page.get_by_text("your caption", exact=True).wait_for()
+    settle(page)  # the lists come after the heading
     seen["reranked"] = page.locator(".tl-row .tl-number").all_inner_texts()
     shot(page, "caption")
 
@@ -80,6 +82,7 @@ def first_minute(
     for place, key in enumerate("wwkww", start=2):
         page.keyboard.press(key)
         page.wait_for_function(AT_SUSPECT, arg=place)
+    recorded(page)
     seen["progress"] = page.locator('[data-testid="stProgress"]').inner_text()
     shot(page, "hunt")
 

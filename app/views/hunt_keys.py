@@ -5,21 +5,24 @@ next one at once and sends each press with the id of the pair it was made on; pr
 says that they are recorded. A press on anything else (a picture still loading, a pair already decided) is visibly not taken.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import streamlit as st
 from streamlit.components.v2 import component
 
-AHEAD = 8  # suspects that the browser holds
+AHEAD = 16  # suspects that the browser holds: as many presses may wait to be recorded
 PRESSES = "hunt-presses"
 DONE = "hunt-done"  # the last press that was recorded
+LOCK = "hunt-lock"
 TURN = "hunt-turn"
 SCRIPT = """
 const QUEUE = "traklensHunt";
 const BUTTONS = "[class*='st-key-decide-'], .st-key-hunt-undo, .st-key-hunt-back, .st-key-hunt-next";
 export default function ({ data, parentElement, setStateValue }) {
   const me = (window[QUEUE] ??= { queue: [], last: 0, blocked: null });
+  me.leave?.();  // this is called anew for every run of the script
   me.queue = me.queue.filter((press) => press.number > data.done);
   me.blocked = null;
   let status = parentElement.querySelector("[role=status]");
@@ -30,7 +33,7 @@ export default function ({ data, parentElement, setStateValue }) {
     status.style.cssText = "font-size:.8rem;min-height:1.2em;opacity:.8";
     parentElement.appendChild(status);
   }
-  for (const item of data.items) new Image().src = item.picture;
+  me.ahead = data.items.map((item) => Object.assign(new Image(), { src: item.picture }));  // held, so that they stay loaded
   const card = () => document.querySelector(".tl-suspect[data-pair]");
   const waiting = (id) => me.queue.some((press) => press.id === id);
   const say = (words, refused) => {
@@ -80,14 +83,15 @@ export default function ({ data, parentElement, setStateValue }) {
     const button = event.target.closest?.(BUTTONS);
     if (!button || !card() || !event.target.closest("button")) return;
     const named = /st-key-decide-(\\w+)/.exec(button.className)?.[1];
-    if (Object.values(data.keys).includes(named)) { stop(event); press(named); } else move(event);
+    if (Object.values(data.keys).includes(named)) { stop(event); press(named); }
+    else if (event.isTrusted) move(event);  // otherwise it is a key's own click, which has passed `key`
   };
   const watch = new MutationObserver(draw);
   watch.observe(document.body, { childList: true, subtree: true });
   window.addEventListener("keydown", key, true);
   window.addEventListener("click", click, true);
   draw();
-  return () => {
+  return me.leave = () => {
     watch.disconnect();
     window.removeEventListener("keydown", key, true);
     window.removeEventListener("click", click, true);
@@ -110,13 +114,15 @@ def listen(
     """
 
     def pressed() -> None:
-        done = st.session_state.get(DONE, 0)
-        for press in st.session_state[PRESSES].presses or []:
-            number, id, decision, seen = (press.get(name) for name in ("number", "id", "decision", "seen"))
-            if isinstance(number, int) and number > done and isinstance(id, str) and isinstance(seen, int):
-                st.session_state[DONE] = done = number
-                if decision in keys.values():
-                    record(id, str(decision), seen)
+        # Two runs of one visitor may overlap: the lock keeps the presses in order, each of them once.
+        with st.session_state.setdefault(LOCK, threading.Lock()):
+            for press in st.session_state[PRESSES].presses or []:
+                number, id, decision, seen = (press.get(name) for name in ("number", "id", "decision", "seen"))
+                known = isinstance(number, int) and isinstance(id, str) and isinstance(seen, int)
+                if known and number > st.session_state.get(DONE, 0):
+                    st.session_state[DONE] = number
+                    if decision in keys.values():
+                        record(id, str(decision), seen)
 
     st.session_state[TURN] = st.session_state.get(TURN, 0) + 1
     data = {

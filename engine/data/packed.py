@@ -14,7 +14,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from engine.data.images import open_image
+from engine.data.images import IMAGE_SUFFIXES, open_image
 from stores.errors import DataError
 
 PACKED = (".tar", ".parquet", ".arrow")
@@ -23,10 +23,12 @@ PACKED = (".tar", ".parquet", ".arrow")
 def read_image(root: Path, image: str) -> bytes:
     """The content of a picture. DataError when it is missing, outside the root, or no regular file.
 
-    Links are followed, for people link their picture folders; a device or a pipe is never opened.
+    Lists of absolute paths are open_clip's usual form, and people link their picture folders: both are followed to regular
+    files, absolute paths only to names of pictures. A device or a pipe is never opened.
     """
     name = PurePosixPath(image)
-    if name.is_absolute() or ".." in name.parts:
+    elsewhere = name.is_absolute() and name.suffix.lower() not in IMAGE_SUFFIXES
+    if elsewhere or ".." in name.parts:
         raise DataError(f"image {image}", "a path outside the data set", "a path below its folder", "Correct it.")
     for end, part in enumerate(name.parts, start=1):
         if part.endswith(PACKED) and end < len(name.parts):

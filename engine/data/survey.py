@@ -96,6 +96,8 @@ class Survey:
 
     def _relative(self, path: Path) -> str:
         normal = Path(os.path.normpath(path))
+        if path.is_absolute() and not self.root.is_absolute() and normal.is_relative_to(self.root.resolve()):
+            return normal.relative_to(self.root.resolve()).as_posix()
         return normal.relative_to(self.root).as_posix() if normal.is_relative_to(self.root) else path.as_posix()
 
 
