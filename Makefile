@@ -40,8 +40,10 @@ types: $(VENV)/ready-dev
 imports: $(VENV)/ready-dev
 	$(BIN)/lint-imports
 
+# A process for each of up to four cores; JOBS=0 runs the tests one after the other in this one.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 tests: $(VENV)/ready-dev
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 format: $(VENV)/ready-dev
 	$(BIN)/ruff check --fix .

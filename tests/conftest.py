@@ -128,19 +128,23 @@ def hostile_store(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def address(tiny_store):
     """Where a real server shows `tiny_store`."""
+    with serving(tiny_store, own_port(8700)) as url:
+        yield url
+
+
+def own_port(wanted: int) -> int:
+    """A free port near the wanted one, apart from those of tests that run beside this one."""
     from app.server import free_port
 
-    with serving(tiny_store, free_port("127.0.0.1", 8700)) as url:
-        yield url
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return free_port("127.0.0.1", wanted + 400 * int(worker))
 
 
 @contextmanager
 def serving_a_copy(demo: Path, folder: Path, port: int) -> Iterator[tuple[Path, str]]:
     """A server on a store of its own: the store's path and the server's address."""
-    from app.server import free_port
-
     store = copy_of(demo, folder)
-    with serving(store, free_port("127.0.0.1", port)) as url:
+    with serving(store, own_port(port)) as url:
         yield store, url
 
 

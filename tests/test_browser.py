@@ -5,9 +5,8 @@ Screenshots are left in `artifacts/` for people to look at.
 
 import pytest
 
-from app.server import free_port
 from stores.store import open_store
-from tests.conftest import serving, shot
+from tests.conftest import own_port, serving, shot
 
 pytestmark = pytest.mark.browser
 TITLE_IS = "caption => document.querySelector('.tl-title')?.innerText === caption"
@@ -103,7 +102,7 @@ def test_the_page_fits_a_telephone(visit, address, scheme):
 
 
 def test_hostile_captions_run_nothing_and_break_no_layout(visit, hostile_store):
-    with serving(hostile_store, free_port("127.0.0.1", 8720)) as url:
+    with serving(hostile_store, own_port(8720)) as url:
         for width, height in ((1440, 900), (390, 844)):
             page = visit(url, width, height)
             for id in open_store(hostile_store).examples.id[:7]:

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from app.server import UPLOAD_MB, free_port
+from app.server import UPLOAD_MB
 from stores.store import open_store
-from tests.conftest import serving, serving_a_copy
+from tests.conftest import own_port, serving, serving_a_copy
 
 pytestmark = pytest.mark.browser
 TITLE_IS = "caption => document.querySelector('.tl-title')?.innerText === caption"
@@ -98,7 +98,7 @@ def test_hostile_captions_are_text_on_every_page(visit, hostile_store, tmp_path,
     shutil.copytree(hostile_store, tmp_path / "store")
     store = open_store(tmp_path / "store")
     picked = ",".join(str(store.examples.id[row]) for row in range(4))
-    with serving(tmp_path / "store", free_port("127.0.0.1", 8880)) as url:
+    with serving(tmp_path / "store", own_port(8880)) as url:
         page = visit(
             f"{url}/{path}?pick={picked}&choice=picked&queue=picked",
             ready=('[data-testid="stMainBlockContainer"] .tl-title, .tl-title',),

@@ -135,7 +135,7 @@ def test_a_job_measures_the_change_and_is_not_done_twice(store):
     }
     control = np.mean([f["all", s] for s in (0, 1)])
     changes = [f["without", s] - control for s in (0, 1)]
-    rounding = 8 * np.finfo(np.float32).eps * max(map(abs, f.values()))  # of sums and differences of float32
+    rounding = float(8 * np.finfo(np.float32).eps) * max(map(abs, f.values()))  # of sums and differences of float32
     assert measured.changes == pytest.approx(changes, abs=rounding)
     assert measured.change == pytest.approx(np.mean(changes), abs=rounding)
     assert measured.deviation == pytest.approx(np.std(changes, ddof=1), abs=rounding)

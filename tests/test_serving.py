@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.server import free_port
-from tests.conftest import settle
+from tests.conftest import own_port, settle
 from tests.proxy import proxying
 
 TOKEN = "a-token-of-this-test"
@@ -49,7 +48,7 @@ sys.addaudithook(watch)
 @contextmanager
 def app(store: Path, *options: str, cwd: Path | None = None, host: str = "127.0.0.1", **environment: str):
     """`traklens app` as a process: the process and its port, once it answers."""
-    port = free_port(host, 8760)
+    port = own_port(8760)
     command = [
         str(Path(sys.executable).with_name("traklens")),
         "app",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.server import free_port
+from tests.conftest import own_port
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("app", "engine", "stores", "cuda", "pyproject.toml", "README.md", "LICENSE")
@@ -70,7 +70,7 @@ def test_the_installed_wheel_answers_and_shows_its_page(installed, tiny_store, t
         more = ["--id", _first_id(tiny_store)] if command == "query" else []
         done = run("-P", "-m", "engine.cli", command, tiny_store, *more, "--json")
         assert done.returncode == 0, done.stderr
-    port = free_port("127.0.0.1", 8790)
+    port = own_port(8790)
     server = subprocess.Popen(
         [sys.executable, "-P", "-m", "app.server", str(tiny_store), "--port", str(port), "--no-browser"],
         cwd=tmp_path,
