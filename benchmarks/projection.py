@@ -98,14 +98,14 @@ def gpu(dims: tuple[int, ...], repeats: int) -> dict[str, Any] | None:
     if not torch.cuda.is_available():
         return None
     device, found = torch.device("cuda"), {"device": torch.cuda.get_device_name(), "runs": []}
-    bandwidth, rate = _copy_bandwidth(device, repeats), _matmul_rate(device, repeats)
+    bandwidth, rate = copy_bandwidth(device, repeats), matmul_rate(device, repeats)
     found |= {"copy_bytes_per_second": bandwidth, "matmul_flops": rate}
     for p, batch, kind in product((22_000_000, 151_000_000), (16, 64), ("bfloat16", "float32")):
         gradients = torch.randn(batch, p, device=device, dtype=getattr(torch, kind))
         for dim, family in product(dims, ("sjlt", "rademacher")):
             projector = make_projector(ProjectionSpec(kind=family, dim=dim), (("g", p),), 0, device="cuda")
             out = torch.zeros(batch, dim, device=device)
-            seconds = _cuda_seconds(partial(projector.accumulate, "g", gradients, out), repeats)
+            seconds = cuda_seconds(partial(projector.accumulate, "g", gradients, out), repeats)
             line = {"family": family, "p": p, "batch": batch, "kind": kind, "k": dim, "ms": 1e3 * seconds}
             line["share_of_copy"] = gradients.nbytes / seconds / bandwidth
             line["share_of_matmul"] = 2 * batch * p * dim / seconds / rate
@@ -113,19 +113,19 @@ def gpu(dims: tuple[int, ...], repeats: int) -> dict[str, Any] | None:
     return found
 
 
-def _copy_bandwidth(device: torch.device, repeats: int) -> float:
+def copy_bandwidth(device: torch.device, repeats: int) -> float:
     """Bytes a second that a device copy reads and writes."""
     source = torch.empty(2**30, dtype=torch.uint8, device=device)
-    return 2 * source.numel() / _cuda_seconds(partial(torch.empty_like(source).copy_, source), repeats)
+    return 2 * source.numel() / cuda_seconds(partial(torch.empty_like(source).copy_, source), repeats)
 
 
-def _matmul_rate(device: torch.device, repeats: int) -> float:
+def matmul_rate(device: torch.device, repeats: int) -> float:
     """bfloat16 operations a second of a large matrix product."""
     a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
-    return 2 * 8192**3 / _cuda_seconds(partial(torch.matmul, a, a), repeats)
+    return 2 * 8192**3 / cuda_seconds(partial(torch.matmul, a, a), repeats)
 
 
-def _cuda_seconds(work: Callable[[], Any], repeats: int) -> float:
+def cuda_seconds(work: Callable[[], Any], repeats: int) -> float:
     work()
     times = []
     for _ in range(repeats):
