@@ -18,7 +18,7 @@ from stores.atomic import write_bytes
 from stores.layout import HUNT, RETRAINED
 from stores.store import Store
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from stores.store import Store
 RIDGE = 0.01  # of the mean diagonal
 BANK = 2_000  # captions that the own one is compared with
 LEAST_TAIL = 0.6  # share of planted wrong captions that the estimate of how many are wrong rests on
+FULLY_TOLD = 0.2  # this far above one half, the area under the curve lets probabilities stand as they are
 WITNESS_WEIGHT = 4  # of the margin under retrained models, against 8 parts of the checkpoints' own
 SEED = 11
 
@@ -52,7 +53,8 @@ def rank_suspects(store: Store, evidence: Evidence) -> Ranked:
     planted = np.concatenate([captions.scored(predicted[name], swapped) for name in blind], axis=1)
     centre, spread = real.mean(axis=0), real.std(axis=0) + 1e-12
     of_real, of_planted = (-((values - centre) / spread).mean(axis=1) for values in (real, planted))
-    return Ranked(score, monotone(score, probability_wrong(of_real, of_planted[differs])))
+    sure = told_apart(of_real, of_planted[differs])
+    return Ranked(score, sure * monotone(score, probability_wrong(of_real, of_planted[differs])))
 
 
 def predictions(evidence: Evidence) -> Iterator[tuple[str, np.ndarray]]:
@@ -113,6 +115,19 @@ class Captions:
             others[self.texts[self.bank][None, :] == self.texts[given[part]][:, None]] = -np.inf
             found[part, 0], found[part, 1] = own, own - others.max(axis=1)
         return found
+
+
+def told_apart(real: np.ndarray, planted: np.ndarray) -> float:
+    """How far planted wrong captions can be told from the pairs as they are: 0 (not beyond chance) to 1.
+
+    From the area under the curve (AUROC) of planted against real scores, less two standard errors of a chance one. Models
+    that have learned nothing take every caption for a planted one: without this, they would be sure that all are wrong.
+    """
+    if not planted.size:
+        return 0.0
+    area = np.searchsorted(np.sort(real), planted, side="left").mean() / real.size
+    chance = np.sqrt((1 / real.size + 1 / planted.size) / 12)
+    return float(np.clip((area - 0.5 - 2 * chance) / FULLY_TOLD, 0, 1))
 
 
 def probability_wrong(real: np.ndarray, planted: np.ndarray) -> np.ndarray:

@@ -81,15 +81,21 @@ def _settings(store: Store, suspects: Suspects, view: View) -> tuple[np.ndarray,
         format_func=lambda n: f"the {picked.size:,} picked" if n == PICKED else f"the {n:,} most suspect",
     )  # fmt: skip
     view = replace(view, queue="picked" if size == PICKED else "suspects")
-    st.html(
-        f'<div class="tl-quiet">About {suspects.expected_wrong:,.0f} of {store.n_train:,} captions are estimated to be '
-        "wrong.</div>"
-    )
+    st.html(f'<div class="tl-quiet">{_estimate(store, suspects)}</div>')
     reviewer = st.text_input(
         "Your name", key="reviewer", max_chars=60, help="Recorded with your decisions; undo is yours."
     )
     order = suspects.order
     return order[np.isin(order, picked)] if size == PICKED else order[:size], reviewer or "", view
+
+
+def _estimate(store: Store, suspects: Suspects) -> str:
+    if not suspects.probability.any():
+        return (
+            "These models do not tell right captions from wrong ones: too little training, perhaps. The order says little, "
+            "and nothing is estimated."
+        )
+    return f"About {suspects.expected_wrong:,.0f} of {store.n_train:,} captions are estimated to be wrong."
 
 
 def _progress(ids: list[str], decisions: dict[str, Review]) -> None:
