@@ -17,6 +17,7 @@ from stores.store import open_store
 from tests.killing import killed_before
 
 DECISIONS = 12
+OF_VISITORS = shutil.ignore_patterns("hunt.npz", "predicted.json", "evaluation.json", "reviews*", "retrained")
 NEW = "2030-01-01T00:00:00+00:00"
 
 
@@ -24,13 +25,13 @@ NEW = "2030-01-01T00:00:00+00:00"
 def rebuilt(tiny_store, tmp_path) -> Path:
     """A store with decisions, a retrained model and an evaluation, and beside it a whole new build of it."""
     store = tmp_path / "store"
-    shutil.copytree(tiny_store, store)
+    shutil.copytree(tiny_store, store, ignore=OF_VISITORS)
     decide(store, range(DECISIONS))
     (store / "retrained/models").mkdir(parents=True)
     (store / "retrained/models/a.npz").write_bytes(b"measured")
     (store / "hunt.npz").write_bytes(b"of the old features")
     building = building_path(store)
-    shutil.copytree(tiny_store, building)
+    shutil.copytree(tiny_store, building, ignore=OF_VISITORS)
     manifest = json.loads((building / "manifest.json").read_text())
     (building / "manifest.json").write_text(json.dumps(manifest | {"created": NEW}))
     write_checksums(building)

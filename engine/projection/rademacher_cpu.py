@@ -1,7 +1,8 @@
 """The dense ±1/√k projection on the CPU by table lookup: faster than multiplying by a ready matrix.
 
 For eight coordinates there are 256 sums ±g₀ ±g₁ … ±g₇ per sample; they are tabulated once, and every output column
-adds the one that its eight sign bits name. So p·k/8 additions instead of p·k, and no sign matrix at any time.
+adds the one that its eight sign bits name, two such tables at a time. So p·k/8 additions instead of p·k, and no sign
+matrix at any time. Rows are LLVM vectors (rows.py): the code does not hang on what the compiler makes of a processor's name.
 Every output number is summed by one thread in a fixed order: neither batch size nor thread count changes a bit.
 It is the reference family, TRAK's own (Park et al. 2023, section 3.2); `sjlt` is far faster.
 """
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from engine.projection.definition import Layout, projection_key
 from engine.projection.inputs import as_rows, for_each_part, number_of
-from engine.projection.philox import philox_words
+from engine.projection.rows import WIDTH, add_two_rows, put_two_rows
+from engine.projection.signs import fill_signs
 from stores.compiled import compiled
 from stores.errors import UsageError
 from stores.specs import ProjectionSpec
@@ -21,85 +23,59 @@ BLOCK = 8192  # coordinates summed apart before they join the total: keeps round
 
 
 @compiled()
-def _fill_codes(codes, words, first, tensor, first_group, k0, k1):
-    """codes uint8 [columns]: bit i is the sign bit of coordinate first + i, columns from 128·first_group on.
-
-    words is scratch, uint32 [4, 8]. Both inner loops are written so that the compiler vectorises them.
-    """
-    one = np.uint32(1)
-    for group in range((codes.size + GROUP - 1) // GROUP):
-        for i in range(8):
-            w0, w1, w2, w3 = philox_words(
-                np.uint64(first + i), np.uint64(tensor), np.uint64(first_group + group), np.uint64(0), k0, k1
-            )
-            words[0, i], words[1, i], words[2, i], words[3, i] = w0, w1, w2, w3
-        for w in range(4):
-            start = group * GROUP + w * 32
-            part = codes[start : start + 32]
-            a, b, c, d = words[w, 0], words[w, 1], words[w, 2], words[w, 3]
-            e, f, g, h = words[w, 4], words[w, 5], words[w, 6], words[w, 7]
-            for bit in range(part.size):
-                s = np.uint32(bit)
-                low = (
-                    (a >> s & one)
-                    | (b >> s & one) << one
-                    | (c >> s & one) << np.uint32(2)
-                    | (d >> s & one) << np.uint32(3)
-                )
-                high = (
-                    (e >> s & one)
-                    | (f >> s & one) << one
-                    | (g >> s & one) << np.uint32(2)
-                    | (h >> s & one) << np.uint32(3)
-                )
-                part[bit] = np.uint8(low | high << np.uint32(4))
-
-
-@compiled()
-def _fill_sums(table, low, high, values):
-    """table [256, b]: row m is the sum over i of values[i] [b], negated where bit i of m is 1."""
+def _fill_sums(table, low, high, values, first):
+    """table [256, 16]: row m is the sum over i < 8 of values[first + i] [16], negated where bit i of m is 1."""
     for m in range(16):
-        for b in range(values.shape[1]):
-            low[m, b] = high[m, b] = np.float32(0)
-        for i in range(4):
-            negative = (m >> i) & 1
-            x, y, a, c = low[m], high[m], values[i], values[4 + i]
-            for b in range(x.size):
-                x[b] += -a[b] if negative else a[b]
-            for b in range(y.size):
-                y[b] += -c[b] if negative else c[b]
+        for b in range(WIDTH):
+            x = y = np.float32(0)
+            for i in range(4):
+                a, c = values[first + i, b], values[first + 4 + i, b]
+                negative = (m >> i) & 1
+                x += -a if negative else a
+                y += -c if negative else c
+            low[m, b], high[m, b] = x, y
     for m in range(256):
-        row, x, y = table[m], low[m & 15], high[m >> 4]
-        for b in range(row.size):
-            row[b] = x[b] + y[b]
+        put_two_rows(table, np.int64(m), low, np.int64(m & 15), high, np.int64(m >> 4))  # pyright: ignore[reportCallIssue]
 
 
 @compiled()
 def _accumulate(gradients, out, tensor, begin, end, scale, k0, k1):
-    """Add the projection of gradients [b, numel] onto columns begin … end − 1 to out [b, k]; begin is 128·integer."""
+    """Add the projection of gradients [b, numel] onto columns begin … end − 1 to out [b, k]; begin is 128·integer.
+
+    Sixteen samples and sixteen coordinates at a time: two tables of 16 KiB stay in the first cache, and every sum is read
+    and written once for sixteen coordinates.
+    """
     batch, numel = gradients.shape
-    codes, words = np.empty(end - begin, dtype=np.uint8), np.empty((4, 8), dtype=np.uint32)
-    values = np.zeros((8, batch), dtype=np.float32)
-    low, high = np.empty((16, batch), dtype=np.float32), np.empty((16, batch), dtype=np.float32)
-    table = np.empty((256, batch), dtype=np.float32)
-    sums = np.empty((end - begin, batch), dtype=np.float32)
+    lots, columns = (batch + WIDTH - 1) // WIDTH, end - begin
+    groups = (columns + GROUP - 1) // GROUP
+    codes = np.empty(groups * GROUP, dtype=np.uint16)
+    values = np.zeros((WIDTH, WIDTH), dtype=np.float32)
+    low, high = np.empty((16, WIDTH), dtype=np.float32), np.empty((16, WIDTH), dtype=np.float32)
+    one, other = np.empty((256, WIDTH), dtype=np.float32), np.empty((256, WIDTH), dtype=np.float32)
+    sums = np.empty((lots, columns, WIDTH), dtype=np.float32)
     for block in range(0, numel, BLOCK):
         sums[:] = 0
-        for first in range(block, min(block + BLOCK, numel), 8):
-            count = min(8, numel - first)
-            for i in range(count):
-                for b in range(batch):
-                    values[i, b] = gradients[b, first + i]
-            values[count:] = 0
-            _fill_sums(table, low, high, values)
-            _fill_codes(codes, words, first, tensor, begin // GROUP, k0, k1)
-            for j in range(codes.size):
-                target, row = sums[j], table[codes[j]]
-                for b in range(target.size):
-                    target[b] += row[b]
+        for first in range(block, min(block + BLOCK, numel), 16):
+            count = min(16, numel - first)
+            for group in range(groups):
+                fill_signs(  # pyright: ignore[reportCallIssue]
+                    codes, np.int64(group * GROUP), np.uint64(first), np.uint64(tensor), np.uint64(begin // GROUP + group),
+                    k0, k1,
+                )  # fmt: skip
+            for lot in range(lots):
+                values[:] = 0
+                for b in range(min(WIDTH, batch - lot * WIDTH)):
+                    for i in range(count):
+                        values[i, b] = gradients[lot * WIDTH + b, first + i]
+                _fill_sums(one, low, high, values, 0)
+                _fill_sums(other, low, high, values, 8)
+                into = sums[lot]
+                for j in range(columns):
+                    code = np.int64(codes[j])
+                    add_two_rows(into, j, one, code & 255, other, code >> 8)  # pyright: ignore[reportCallIssue]
         for b in range(batch):
-            for j in range(codes.size):
-                out[b, begin + j] += scale * sums[j, b]
+            for j in range(columns):
+                out[b, begin + j] += scale * sums[b // WIDTH, j, b % WIDTH]
 
 
 class RademacherProjector:

@@ -36,6 +36,33 @@ def add_scaled_row(typing_context, target, i, values, j, factor):
     return signature, generate
 
 
+def _of_two_rows(typing_context, target, a, b, *, add: bool):
+    def generate(context, builder, signature, arguments):
+        target, i, a, ja, b, jb = arguments
+        into = _place(context, builder, signature.args[0], target, i)
+        first = builder.load(_place(context, builder, signature.args[2], a, ja), align=4)
+        second = builder.load(_place(context, builder, signature.args[4], b, jb), align=4)
+        found = builder.fadd(first, second)
+        if add:
+            found = builder.fadd(builder.load(into, align=4), found)
+        builder.store(found, into, align=4)
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, a, types.int64, b, types.int64), generate
+
+
+@intrinsic
+def put_two_rows(typing_context, target, i, a, ja, b, jb):
+    """target[i] = a[ja] + b[jb], for C-contiguous float32 arrays [n, 16]. No bounds check."""
+    return _of_two_rows(typing_context, target, a, b, add=False)
+
+
+@intrinsic
+def add_two_rows(typing_context, target, i, a, ja, b, jb):
+    """target[i] += a[ja] + b[jb], for C-contiguous float32 arrays [n, 16]. No bounds check."""
+    return _of_two_rows(typing_context, target, a, b, add=True)
+
+
 @intrinsic
 def turn_block(typing_context, turned, j, values, b, column):
     """turned[j + c, r] = values[b + r, column + c] for r, c < 16: a 16 × 16 transpose in registers. No bounds check.
