@@ -49,6 +49,8 @@ def train(
             "at least 1 checkpoint, 1 epoch and a batch of 2",
             "Correct the option.",
         )
+    if not 0 < learning_rate < np.inf:
+        raise UsageError("--learning-rate", str(learning_rate), "a finite number above 0", "Try 0.001.")
     if augment not in ("shift", "flip", "none"):
         raise UsageError("--augment", repr(augment), "shift, flip or none", "Choose one of them.")
     split = split_dataset(dataset, heldout=heldout, subset=subset, checkpoints=checkpoints, seed=seed)
