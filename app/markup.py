@@ -150,7 +150,7 @@ def suspect_card(
     return (
         f'<section class="tl-suspect" data-pair="{escape(id)}">'
         f'<img class="tl-suspect-picture" src="{picture(row, version, "large")}" '
-        f'alt="the image under review"><div class="tl-quiet tl-place">{escape(place)}</div>'
+        f'alt="the image under review"><div class="tl-quiet tl-suspect-place">{escape(place)}</div>'
         f"{title(caption)}"
         f'<div><span class="tl-chip tl-chip-strong">{_share(probability)} likely wrong</span>{labels}</div></section>'
     )

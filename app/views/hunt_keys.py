@@ -50,7 +50,7 @@ export default function ({ data, parentElement, setStateValue }) {
         shown.dataset.pair = next.id;
         shown.querySelector("img").src = next.picture;
         shown.querySelector("[role=heading] bdi").textContent = next.caption;
-        shown.querySelector(".tl-place").textContent = next.place;
+        shown.querySelector(".tl-suspect-place").textContent = next.place;
         shown.querySelectorAll(".tl-chip").forEach((chip) => chip.remove());
       }
     }
@@ -77,7 +77,7 @@ export default function ({ data, parentElement, setStateValue }) {
   };
   const move = (event) => {
     if (me.queue.length || me.blocked) { stop(event); say("Not taken: wait for the pair to be shown.", true); }
-    else me.blocked = card().dataset.pair;
+    else { me.blocked = card().dataset.pair; say("", false); }
   };
   const click = (event) => {
     const button = event.target.closest?.(BUTTONS);
