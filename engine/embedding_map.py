@@ -89,6 +89,11 @@ class Painted:
     limit: float
     target: tuple[float, float] | None
 
+    @property
+    def is_one_point(self) -> bool:
+        """Whether all pairs lie on one spot, as those of blank pictures do."""
+        return not len(self.xy) or bool(np.ptp(self.xy, axis=0).max() < 1e-6)
+
 
 def paint(store: Store, plane: np.ndarray, side: str, values: np.ndarray, row: int | None) -> Painted:
     """Points for a plane by "image" or by "caption" ([n, 4]), with a value for each training pair and the target's row."""

@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 
 from app import caches
-from app.markup import picked_card, target_line
+from app.markup import notice, picked_card, target_line
 from app.state import MOST_PICKED, View, add_picked, go_to, write_view
 from app.views import ask
 from app.views.charts import pairs_on_a_plane
@@ -45,6 +45,9 @@ def show(store: Store) -> None:
             label_visibility="collapsed",
         )  # fmt: skip
     found = caches.painted_map(store, target, str(side), str(colour))
+    if found.is_one_point:
+        alike = "captions" if side == "caption" else "pictures"
+        notice(f"To these models the {alike} of all training pairs are alike: there is nothing to lay out.")
     event = st.plotly_chart(
         pairs_on_a_plane(found, str(colour)),
         key=f"map-{side}-{colour}-{target.key}",
