@@ -26,6 +26,14 @@ def real_data() -> Path:
     return Path(folder)
 
 
+LONGEST_FIRST = ("test_resume.py", "test_browser_robust.py", "test_browser.py", "test_retrain.py", "test_wheel.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take minutes come first, so that no process ends alone with one of them."""
+    items.sort(key=lambda item: item.path.name not in LONGEST_FIRST)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """With TRAKLENS_FORBID_SKIPS=browser,realdata a skip of a test with one of these markers is a failure."""
