@@ -27,6 +27,8 @@ from open_clip.model import CLIP  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from engine.gradients import choose_strategy, per_sample_gradients  # noqa: E402
+from engine.projection import make_projector  # noqa: E402
+from stores.specs import ProjectionSpec  # noqa: E402
 
 REFERENCES = 64
 TARGET = 1.5
@@ -72,8 +74,13 @@ def timed(work: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def measure(name: str, batch: int, repeats: int, with_vmap: bool, device: torch.device) -> dict[str, Any]:
-    """Median milliseconds per example of each candidate, taken in turns, and the ratio to the training step."""
+def measure(
+    name: str, batch: int, repeats: int, with_vmap: bool, device: torch.device, dim: int = 0
+) -> dict[str, Any]:
+    """Median milliseconds per example of each candidate, taken in turns, and the ratio to the training step.
+
+    With `dim`, also hooks whose gradients are projected to that many numbers (`sjlt`), as a build does it.
+    """
     module, inputs, shared = build(name, batch, device)
     names = [n for n, _ in module.named_parameters() if n != "clip.logit_scale"]
 
@@ -93,6 +100,19 @@ def measure(name: str, batch: int, repeats: int, with_vmap: bool, device: torch.
     candidates = {"training step": training_step, "hooks": by("hooks"), "single": by("single")}
     if with_vmap:
         candidates["vmap"] = by("vmap")
+    if dim:
+        sizes = {n: p.numel() for n, p in module.named_parameters()}
+        layout = tuple((n, sizes[n]) for n in names)
+        projector = make_projector(ProjectionSpec(dim=dim), layout, 0, device=device.type)
+        sums = torch.zeros(batch, dim, device=device)
+        phi = sums.numpy() if device.type == "cpu" else sums
+
+        def sink(name: str, gradients: Tensor, rows: slice) -> None:
+            projector.accumulate(name, gradients, phi[rows])
+
+        candidates["hooks and projection"] = lambda: per_sample_gradients(
+            module, inputs, sink, strategy="hooks", names=names, shared=shared
+        )
     times: dict[str, list[float]] = {key: [] for key in candidates}
     for turn in range(repeats + 1):
         for key, work in candidates.items():

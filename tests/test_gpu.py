@@ -1,6 +1,7 @@
 """On a real NVIDIA GPU: the projection against the float64 reference, and a whole build against the CPU's.
 
-Without one these are skipped, and counted; tests/test_cuda_host.py checks the same sources on the processor.
+Without one these are skipped, and counted; tests/test_cuda_host.py checks the same sources on the processor. What builds a
+store is imported where it is used: a borrowed GPU may have torch and CuPy alone.
 """
 
 import importlib.util
@@ -9,15 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from engine.attribution import rank, stored_target
-from engine.build import build_store
 from engine.device import check_device
 from engine.projection import make_projector
 from engine.projection.definition import reference_projection
-from engine.source import Source
 from stores.errors import UsageError
 from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
-from stores.store import open_store
 
 HAS_GPU = torch.cuda.is_available() and importlib.util.find_spec("cupy") is not None
 needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="no NVIDIA GPU with CuPy here")]
@@ -59,6 +56,11 @@ class TestOnGpu:
 @pytest.mark.gpu
 @pytest.mark.skipif(not HAS_GPU, reason="no NVIDIA GPU with CuPy here")
 def test_a_store_built_on_the_gpu_ranks_as_one_built_on_the_cpu(tiny_demo, tmp_path):
+    from engine.attribution import rank, stored_target
+    from engine.build import build_store
+    from engine.source import Source
+    from stores.store import open_store
+
     source = Source.open(tiny_demo / "data", run=tiny_demo / "run")
     specs = (ModelOutputSpec(n_reference=32), ProjectionSpec(dim=64), ScoreSpec())
     build_store(source, tmp_path / "gpu", *specs, device="cuda")

@@ -31,8 +31,11 @@ def kernel_names() -> list[str]:
 
 
 @cache
-def _module(device: int) -> Any:
-    """The compiled kernels for one device. ModelError when CuPy is missing or the compilation fails."""
+def _kernel(device: int, name: str) -> Any:
+    """One compiled kernel on one device: a second to compile, all of them would take a dozen.
+
+    ModelError when CuPy is missing or the compilation fails.
+    """
     try:
         import cupy  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -44,9 +47,9 @@ def _module(device: int) -> Any:
             module = cupy.RawModule(
                 code=(SOURCES / "projection.cu").read_text(encoding="utf-8"),
                 options=("-std=c++17", f"-I{SOURCES}"),
-                name_expressions=kernel_names(),
+                name_expressions=(name,),
             )
-            module.compile()
+            return module.get_function(name)
         except (cupy.cuda.compiler.CompileException, OSError) as error:
             raise ModelError(
                 f"kernels in {SOURCES}",
@@ -54,7 +57,6 @@ def _module(device: int) -> Any:
                 "sources this CUDA can compile",
                 "Project on the CPU instead.",
             ) from error
-    return module
 
 
 class GpuProjector:
@@ -82,11 +84,10 @@ class GpuProjector:
         device = gradients.device.index or 0
         stream = cupy.cuda.ExternalStream(torch.cuda.current_stream(gradients.device).cuda_stream, device)
         partial = torch.empty(plan.parts * batch * self.spec.dim, dtype=torch.float32, device=gradients.device)
-        bits = gradients.detach().contiguous()
-        bits = bits if kind == "float32" else bits.view(torch.int16)  # CuPy has no bfloat16: its bits will do
-        count = out.numel()
+        values, count = gradients.detach().contiguous(), out.numel()
+        # Addresses, since CuPy has no bfloat16. Torch reuses the memory in the order of this stream: after the kernels.
+        source, sums, total = (np.uint64(tensor.data_ptr()) for tensor in (values, partial, out))
         with cupy.cuda.Device(device), stream:
-            sums, total, source = (cupy.from_dlpack(t) for t in (partial, out.view(-1), bits))
             launch = _launcher(device, name)
             launch(kernel, plan.grid, plan.threads, plan.shared_bytes, (source, sums, *arguments))
             whole = (sums, total, np.uint64(count), np.uint32(plan.parts), np.float32(self._scale))
@@ -112,7 +113,7 @@ def _launcher(device: int, parameter: str) -> Callable[[str, tuple[int, int, int
         import cupy  # pyright: ignore[reportMissingImports]
 
         try:
-            kernel = _module(device).get_function(name)
+            kernel = _kernel(device, name)
             if shared > 48 * 1024:
                 kernel.max_dynamic_shared_size_bytes = shared
             kernel(grid, (threads, 1, 1), arguments, shared_mem=shared)
