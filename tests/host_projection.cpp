@@ -42,6 +42,7 @@ int host_sjlt(u32 kind, u32 threads, u32 outputs, u32 rows, u32 x, u32 y, u32 z,
     SJLT(F32, 512, 16, 4);
     SJLT(F32, 512, 32, 2);
     SJLT(BF16, 512, 32, 2);
+    SJLT(F16, 512, 32, 2);
     return 1;
 }
 

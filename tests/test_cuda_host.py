@@ -7,12 +7,16 @@ import ctypes
 import re
 import shutil
 import subprocess
+import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from engine.projection import gpu
 from engine.projection.definition import (
     projection_key,
     reference_projection,
@@ -159,7 +163,7 @@ def _reference(spec: ProjectionSpec, layout, values: np.ndarray) -> np.ndarray:
         ("float32", 70, 131, 130),  # two blocks of samples
         ("bfloat16", 17, 333, 600),  # two blocks of columns
         ("float16", 5, 65, 512),
-        ("float32", 2, 8_300, 16),  # two parts
+        ("bfloat16", 2, 8_300, 16),  # two parts
     ],
 )
 def test_the_dense_kernel_projects_as_the_reference(host, kind, batch, numel, dim):
@@ -193,6 +197,47 @@ def test_what_is_launched_exists_and_takes_these_arguments(spec, kind):
     assert signature
     types = [parameter.split()[0] for parameter in signature[1].split(",")][2:]  # after the two arrays
     assert types == [{np.uint32: "u32", np.uint64: "u64"}[type(argument)] for argument in arguments]
+
+
+class _Kernel:
+    """A kernel on the processor, called as CuPy's are."""
+
+    max_dynamic_shared_size_bytes = 48 * 1024
+
+    def __init__(self, library: ctypes.CDLL, name: str) -> None:
+        function, _, template = name.removeprefix("traklens::").rstrip(">").partition("<")
+        self.run = getattr(library, f"host_{function}")
+        self.template = [int(number) for number in template.split(", ")] if template else None
+
+    def __call__(self, grid, block, arguments, *, shared_mem: int) -> None:
+        assert shared_mem <= self.max_dynamic_shared_size_bytes
+        types = {np.uint64: ctypes.c_uint64, np.uint32: ctypes.c_uint32, np.float32: ctypes.c_float}
+        shape = [] if self.template is None else [*self.template, *grid]
+        missing = self.run(*map(ctypes.c_uint32, shape), *(types[type(value)](value) for value in arguments))
+        assert not (shape and missing), "tests/host_projection.cpp lacks this template"
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize(
+    "spec", [ProjectionSpec(dim=60), ProjectionSpec(dim=16_384), ProjectionSpec("rademacher", 40)]
+)
+def test_the_projector_hands_every_kernel_what_it_takes(host, monkeypatch, spec, kind):
+    """All of gpu.py but CuPy and torch's CUDA, which are played: addresses, order of arguments, shared memory."""
+    cuda = SimpleNamespace(
+        Device=lambda number: nullcontext(),
+        ExternalStream=lambda pointer, device: nullcontext(),
+        driver=SimpleNamespace(CUDADriverError=OSError),
+        runtime=SimpleNamespace(CUDARuntimeError=OSError),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(gpu, "_kernel", lambda device, name: _Kernel(host, name))
+    monkeypatch.setattr(gpu, "_check", lambda *arguments: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0))
+    layout = (("first", 7), ("g", 701))
+    values = torch.from_numpy(_gradients(kind, 708, 3)[1]).to(getattr(torch, kind)).T[:, 7:]  # not contiguous
+    out = torch.full((3, spec.dim), 2.0)
+    gpu.GpuProjector(spec, layout, 0).accumulate("g", values, out)
+    _check(out.numpy(), _reference(spec, layout, values.double().numpy()), 2.0)
 
 
 def test_parts_depend_on_the_tensor_alone():

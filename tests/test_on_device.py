@@ -60,6 +60,32 @@ def test_a_step_that_fails_is_a_line_and_does_not_stop_the_next(script, tmp_path
     assert "illegal memory access" in found[1]["failed"]
 
 
+def test_what_is_not_as_it_should_be_fails_the_step(script, tmp_path, monkeypatch):
+    monkeypatch.setitem(script.STEPS, "parity", (10, lambda rehearse: iter([{"ok": False}, {"ok": True}])))
+    assert script.one_step("parity", tmp_path, rehearse=True) == 1
+    assert len(_lines(tmp_path)) == 2
+
+
+def test_what_a_step_starts_ends_with_it(script, monkeypatch):
+    from on_device_steps import LEFT, _run  # pyright: ignore[reportMissingImports]
+
+    monkeypatch.setenv(LEFT, "4")
+    sleeper = "import subprocess, sys; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
+    done = _run([sys.executable, "-c", sleeper])
+    assert done.returncode == -signal.SIGKILL
+    end = time.monotonic() + 10
+    while _runs(int(done.stdout)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not _runs(int(done.stdout))
+
+
+def _runs(process: int) -> bool:
+    try:
+        return ") Z" not in Path(f"/proc/{process}/stat").read_text()  # a zombie has ended
+    except OSError:
+        return False
+
+
 def test_without_time_left_a_step_is_skipped_and_said(tmp_path):
     done = subprocess.run(
         [SCRIPT, "--rehearse", "--seconds", "0.5", "--out", tmp_path],
