@@ -79,6 +79,7 @@ def fit(
     Raises ModelError when the loss is no longer finite.
     """
     seed = recipe.seed
+    partial.with_suffix(".writing").unlink(missing_ok=True)  # of a process that was killed as it wrote
     model = build_model(spec, seed=seed * 1000 + number).train()
     optimizer = _optimizer(model, recipe)
     steps_per_epoch = max(1, members.size // recipe.batch_size)
