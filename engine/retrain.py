@@ -199,10 +199,14 @@ def remove_partial(store: Store, request: Request) -> None:
     retrained, way = Retrained(store.path), way_of(store, request.command)
     for wanted in wanted_models(store, request):
         key = model_key(way.digest, wanted.kept, wanted.seed)
-        if retrained.work(key).exists():
+        files = (
+            retrained.work(key),
+            retrained.work(key).with_suffix(".writing"),
+        )  # the latter of a save that was killed
+        if any(file.exists() for file in files):
             with retrained.training_lock(key) as free:
-                if free:
-                    retrained.work(key).unlink(missing_ok=True)
+                for file in files if free else ():
+                    file.unlink(missing_ok=True)
 
 
 def history(store: Store) -> list[tuple[str, Request, Status]]:

@@ -6,7 +6,7 @@ Screenshots are left in `artifacts/` for people to look at.
 import pytest
 
 from stores.store import open_store
-from tests.conftest import own_port, serving, shot
+from tests.conftest import own_port, serving, settle, shot
 
 pytestmark = pytest.mark.browser
 TITLE_IS = "caption => document.querySelector('.tl-title')?.innerText === caption"
@@ -38,6 +38,7 @@ def test_pick_a_pair_see_proponents_ask_live_and_share_the_link(visit, address, 
     page.get_by_label("Another caption").fill("a green circle sign with the letter <b>a</b>")
     page.get_by_role("button", name="Ask", exact=True).click()
     page.get_by_text("your caption", exact=True).wait_for()
+    settle(page)  # the lists come after the heading
     assert page.locator(".tl-title").inner_text() == "a green circle sign with the letter <b>a</b>"
     assert page.locator(".tl-title b").count() == 0
     assert _bars(page) != before

@@ -49,8 +49,6 @@ def test_every_press_decides_the_pair_on_screen_or_is_visibly_not_taken(visit, o
     assert all(decision in remaining for decision in log)  # each one as it was on screen, in the order of the presses
     assert all(press["whole"] for press in pressed if (press["id"], names[press["key"]]) in log)
     assert len({id for id, _ in log}) == len(log)
-    if pause >= 200:
-        assert refused == 0
 
 
 def test_a_double_click_decides_once(visit, own):
