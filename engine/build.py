@@ -74,7 +74,7 @@ def build_store(
             if not builder.is_done(f"features {m}"):
                 _featurize(builder, source, loader, m, batch_size, device, report)
             if not builder.is_done(f"precondition {m}"):
-                _precondition(builder, m, report)
+                precondition(builder, m, report)
         write_indices(builder, report)
         write_map(builder, report)
         builder.finish()
@@ -199,7 +199,7 @@ def _references(builder: StoreBuilder, source: Source, m: int) -> tuple[np.ndarr
     return rows, References(*(torch.from_numpy(builder.array(m, name).oindex[rows]) for name in EMBEDDINGS))
 
 
-def _precondition(builder: StoreBuilder, m: int, report: Report) -> None:
+def precondition(builder: StoreBuilder, m: int, report: Report) -> None:
     """Gram matrix over the training set, its spectrum, and G⁻¹φ of every training pair."""
     manifest = builder.manifest
     phi, dim, n = builder.array(m, "phi"), manifest.projection.dim, manifest.n_train

@@ -23,6 +23,7 @@ from engine.whatif import most_removable
 from stores.atomic import read_json, write_json
 from stores.errors import StoreError, UsageError
 from stores.layout import EVALUATION
+from stores.locks import writing
 from stores.store import Store
 
 DEFAULT_METHODS = ("trak", "clip", "graddot", "gradcos", "influence", "bm25", "random")
@@ -67,18 +68,21 @@ def evaluate(
     from engine.cost import seconds_per_pair  # torch only here: the app reads what was found without it
     from engine.retrainer import train_models
 
-    train_models(store, subset_models(store, subsets, repeats), report=report)
-    rows = target_rows(store, targets)
-    outcome: dict[str, Any] = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
-    outcome |= {"subsets": subsets, "repeats": repeats, "targets": int(rows.size)}
-    outcome["lds"], outcome["lds_by_checkpoints"] = _lds(
-        store, rows, methods, subsets, repeats, seconds_per_pair(store), report
-    )
-    repeated = repeated_subsets(store, way_of(store), subsets, repeats)
-    outcome["lds_attainable"] = ceiling(repeated[:, :, rows])
-    outcome["leave_k_out"] = _leave_k_out(store, rows[:removal_targets], removal_methods, leave_out, seeds, report)
-    outcome["calibration"] = summary(points(store))
-    write_json(store.path / EVALUATION, outcome)
+    with writing(store.path, "store", shared=True):
+        train_models(store, subset_models(store, subsets, repeats), report=report)
+        rows = target_rows(store, targets)
+        outcome: dict[str, Any] = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
+        outcome |= {"subsets": subsets, "repeats": repeats, "targets": int(rows.size)}
+        outcome["lds"], outcome["lds_by_checkpoints"] = _lds(
+            store, rows, methods, subsets, repeats, seconds_per_pair(store), report
+        )
+        repeated = repeated_subsets(store, way_of(store), subsets, repeats)
+        outcome["lds_attainable"] = ceiling(repeated[:, :, rows])
+        outcome["leave_k_out"] = _leave_k_out(
+            store, rows[:removal_targets], removal_methods, leave_out, seeds, report
+        )
+        outcome["calibration"] = summary(points(store))
+        write_json(store.path / EVALUATION, outcome)
     return outcome
 
 

@@ -8,6 +8,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -133,16 +134,21 @@ def suspects_table(
 
 def _frame(store: Store, suspects: Suspects, decisions: Mapping[str, Review], rows: np.ndarray) -> pa.Table:
     ids = [str(store.examples.id[row]) for row in rows]
-    columns: dict[str, object] = {
+    columns: dict[str, Any] = {
         "rank": suspects.place[rows] + 1,
         "id": ids,
         "image": [str(store.examples.image[row]) for row in rows],
         "caption": [str(store.examples.caption[row]) for row in rows],
-        "probability_wrong": suspects.probability[rows],
+        "probability_wrong": _numbers(suspects.probability[rows]),
         "decision": [decisions[id].decision if id in decisions else "" for id in ids],
         "corrected_caption": [(decisions[id].caption or "") if id in decisions else "" for id in ids],
     }
-    return pa.table(columns | {name: values[rows] for name, values in suspects.signals.items()})
+    return pa.table(columns | {name: _numbers(values[rows]) for name, values in suspects.signals.items()})
+
+
+def _numbers(values: np.ndarray) -> pa.Array:
+    """A column in which what is not known is empty, and no NaN."""
+    return pa.array(values, from_pandas=True)
 
 
 def _parquet(store: Store, suspects: Suspects, decisions: Mapping[str, Review], rows: np.ndarray) -> bytes:

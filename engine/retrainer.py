@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from engine.progress import Report, silent
 from engine.retrain import REFERENCE_SETS, Wanted, Way, recipe_for, remove_partial, wanted_models, way_of
 from engine.source import Pair, PairLoader, Source
 from stores.errors import ModelError, StoreError, TrakLensError
+from stores.locks import writing
 from stores.retrained import Retrained, RetrainedModel, Status, model_key
 from stores.store import Store, open_store
 
@@ -187,7 +188,8 @@ def train_models(
 ) -> None:
     """Train and measure those of the wanted models that are not there yet, in order.
 
-    `report` counts models; `stop` is asked at every step and ends the work by CancelledError.
+    `report` counts models; `stop` is asked at every step and ends the work by CancelledError. StoreError while the
+    store is being built.
     """
     way = way or way_of(store)
     retrained = Retrained(store.path)
@@ -197,7 +199,21 @@ def train_models(
     report("retraining", len(names) - len(missing), len(names), "")
     if not missing:
         return
-    retrainer = Retrainer(store, way)
+    with writing(store.path, "store", shared=True):
+        _train(store, Retrainer(store, way), names, by_name, missing, report, stop)
+
+
+def _train(
+    store: Store,
+    retrainer: Retrainer,
+    names: Sequence[str],
+    by_name: Mapping[str, Wanted],
+    missing: Sequence[str],
+    report: Report,
+    stop: Callable[[], bool],
+) -> None:
+    """Train the missing ones of the named models; those that another process is training are waited for."""
+    retrained, way = Retrained(store.path), retrainer.way
     (retrained.path / "work").mkdir(parents=True, exist_ok=True)
     while missing:
         waiting = []

@@ -1,5 +1,6 @@
 """One lock for everything that writes a store or a run: the system releases it when its process dies."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stores.errors import StoreError
+
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def lock_path(folder: Path) -> Path:
@@ -18,16 +21,23 @@ def lock_path(folder: Path) -> Path:
 def writing(folder: Path, what: str, *, shared: bool = False) -> Iterator[None]:
     """Hold `folder` for writing while the block runs; `what` names it in the message ("store", "run").
 
-    Several `shared` holders go together (retrainings of one store), an exclusive one (a build) stands alone.
+    Several `shared` holders go together (retrainings of one store), an exclusive one (a build) stands alone. Where
+    nobody may write beside the folder no build can begin there, and a shared holder needs no lock.
     Raises StoreError at once when another process holds it otherwise.
     """
     path = lock_path(folder.absolute())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = _take(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _take(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    except OSError as error:
+        if not shared or error.errno not in READ_ONLY:
+            raise
+        yield
+        return
     if handle is None:
         raise StoreError(
             f"{what} {folder}",
-            "another process writing it",
+            "another process writing it" if shared else "another process writing it, or retraining its models",
             "one at a time",
             "Wait for it or stop it, then repeat the command.",
         )

@@ -69,7 +69,7 @@ def test_the_keys_do_nothing_while_a_name_is_typed(visit, own):
     name.click()
     name.press_sequentially("wkd")
     page.keyboard.press("Enter")
-    page.wait_for_timeout(1500)
+    recorded(page)
     assert name.input_value() == "wkd"
     assert Reviews(path).count() == before
 

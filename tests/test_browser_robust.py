@@ -7,7 +7,7 @@ import pytest
 
 from app.server import UPLOAD_MB
 from stores.store import open_store
-from tests.conftest import own_port, serving, serving_a_copy
+from tests.conftest import own_port, serving, serving_a_copy, settle
 
 pytestmark = pytest.mark.browser
 TITLE_IS = "caption => document.querySelector('.tl-title')?.innerText === caption"
@@ -103,7 +103,7 @@ def test_hostile_captions_are_text_on_every_page(visit, hostile_store, tmp_path,
             f"{url}/{path}?pick={picked}&choice=picked&queue=picked",
             ready=('[data-testid="stMainBlockContainer"] .tl-title, .tl-title',),
         )
-        page.wait_for_timeout(1500)
+        settle(page)
         inside = "script, img[src='x'], iframe, a[href^='javascript'], svg[onload]"
         shown = (
             ".tl-title, .tl-caption, .tl-cell-caption, .tl-story, .tl-suggestion, .tl-others, .tl-table, .tl-against"

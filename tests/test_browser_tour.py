@@ -8,7 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from stores.reviews import Reviews
 from stores.store import open_store
-from tests.conftest import serving_a_copy, shot
+from tests.conftest import serving_a_copy, settle, shot
 from tests.tour import first_minute
 
 pytestmark = pytest.mark.browser
@@ -37,7 +37,8 @@ def test_the_first_minute(visit, own):
     seen = first_minute(
         page, other, url, lambda at, name: shot(at, f"tour-{name}"), caption="a red circle sign with the number 7"
     )
-    assert seen["reranked"] != seen["proponents"]
+    assert len(seen["reranked"]) > 1  # type: ignore[arg-type]
+    assert seen["asked"] == "a red circle sign with the number 7"
     assert seen["predicted elsewhere"] == seen["predicted"]
     assert "5 pairs picked" in str(seen["tray elsewhere"])
     decided = Reviews(path).current()
@@ -54,7 +55,7 @@ def test_the_first_minute(visit, own):
 def test_no_page_breaks_a_rule_of_accessibility(visit, own, path, scheme):
     _, url = own
     page = visit(f"{url}/{path}", scheme=scheme, ready=(PAGES[path],))
-    page.wait_for_timeout(800)
+    settle(page)
     found = Axe().run(page, options={"runOnly": RULES}).response["violations"]
     assert [(rule["id"], [node["html"][:200] for node in rule["nodes"][:3]]) for rule in found] == []
 
@@ -72,7 +73,8 @@ def test_every_key_of_the_legend_works(visit, own):
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.getAttribute('placeholder')") == "Search captions"
     page.keyboard.type("?")
-    page.wait_for_timeout(800)
+    page.wait_for_function("document.activeElement.value === '?'")
+    settle(page)
     assert page.get_by_role("dialog").count() == 0  # typed, not asked
     page.locator(".tl-story").click()
     page.keyboard.press("n")
@@ -85,7 +87,7 @@ def test_every_key_of_the_legend_works(visit, own):
 def test_a_lasso_on_the_map_fills_the_tray(visit, own):
     path, url = own
     page = visit(f"{url}/map", ready=(".js-plotly-plot .nsewdrag", ".tl-target-small"))
-    page.wait_for_timeout(1000)
+    settle(page)
     box = page.locator(".js-plotly-plot .nsewdrag").bounding_box()
     corners = ((0.01, 0.01), (0.99, 0.01), (0.99, 0.99), (0.01, 0.99), (0.01, 0.01))
     at = [(box["x"] + a * box["width"], box["y"] + b * box["height"]) for a, b in corners]

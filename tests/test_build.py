@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.attribution import rank, score_sample, stored_target
+from engine.attribution import rank, retrieval_ranks, score_sample, stored_target
 from engine.build import build_store
 from engine.gradients import reference_gradients
 from engine.live import LiveModels
@@ -97,10 +97,9 @@ def test_live_query_of_a_stored_pair_equals_the_stored_one(tiny_demo):
     for row in (3, 75):
         stored, live = stored_target(store, row), models.target(store.image_path(row), store.examples.caption[row])
         assert live.f == pytest.approx(stored.f, abs=1e-3)
-        assert (live.rank_image_to_text, live.rank_text_to_image) == (
-            stored.rank_image_to_text,
-            stored.rank_text_to_image,
-        )
+        np.testing.assert_allclose(live.similarity_query, stored.similarity_query, atol=1e-5)
+        ranks = retrieval_ranks(store, live.similarity_query, live.caption, store.examples.image_id[row])
+        assert (live.rank_image_to_text, live.rank_text_to_image) == ranks
         scale = np.abs(stored.influence_query).max()
         np.testing.assert_allclose(live.influence_query, stored.influence_query, atol=1e-3 * scale)
 
@@ -110,18 +109,20 @@ def test_contrast_is_the_difference_of_two_targets(tiny_demo):
     models, image = LiveModels(store), store.image_path(2)
     a, b = "a red circle sign with the letter k", "a blue square sign with the number 7"
     one, two, both = models.target(image, a), models.target(image, b), models.target(image, a, contrast=b)
-    assert both.f == pytest.approx(one.f - two.f, abs=1e-4)
-    np.testing.assert_allclose(both.influence_query, one.influence_query - two.influence_query, rtol=1e-5)
+    assert both.f == pytest.approx(one.f - two.f, abs=1e-3)
+    scale = np.abs(one.influence_query).max()
+    np.testing.assert_allclose(both.influence_query, one.influence_query - two.influence_query, atol=1e-5 * scale)
 
 
 def test_query_keeps_its_contract(tiny_store):
     store = open_store(tiny_store)
     found = json.loads(json.dumps(answer(tiny_store, id=str(store.examples.id[0]), top=3)))
     assert {"target", "f", "similarity", "proponents", "opponents", "seconds"} <= set(found)
-    assert [len(found[side]) for side in ("proponents", "opponents")] == [3, 3]
+    assert all(1 <= len(found[side]) <= 3 for side in ("proponents", "opponents"))
     assert set(found["proponents"][0]) == {"id", "score", "caption", "image"}
-    assert found["proponents"][0]["score"] >= found["proponents"][1]["score"]
-    assert found["opponents"][0]["score"] <= found["opponents"][1]["score"]
+    for side, sign in (("proponents", -1), ("opponents", 1)):
+        scores = [sign * pair["score"] for pair in found[side]]
+        assert scores == sorted(scores)
 
 
 def test_a_finished_store_of_another_specification_is_not_touched(tiny_demo):

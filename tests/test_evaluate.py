@@ -94,7 +94,8 @@ def test_each_baseline_equals_its_definition_pair_by_pair(store, method):
     assert found.shape == (2, store.n_train)
     for i in (0, 11, store.n_train - 1):
         for t in (0, 1):
-            assert found[t, i] == pytest.approx(_slow(store, method, int(rows[t]), i), rel=2e-3, abs=1e-5)
+            expected = _slow(store, method, int(rows[t]), i)
+            assert found[t, i] == pytest.approx(expected, abs=2e-3 * float(np.abs(found[t]).max()))
 
 
 def test_trak_scores_are_those_the_index_ranks_by(store):
@@ -102,8 +103,7 @@ def test_trak_scores_are_those_the_index_ranks_by(store):
     np.testing.assert_allclose(
         scores_of(store, "trak", np.array([store.n - 1])).scores[0],
         store.influence.scores(query),
-        rtol=2e-2,
-        atol=2e-4,
+        atol=2e-3 * np.abs(store.influence.scores(query)).max(),  # the index keeps float16
     )
 
 

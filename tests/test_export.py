@@ -2,8 +2,11 @@
 
 import csv
 import io
+import json
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -16,6 +19,8 @@ from engine.mislabeled import find_suspects
 from stores.errors import UsageError
 from stores.reviews import Reviews
 from stores.store import open_store
+
+SUSPECTS = (".csv", ".parquet", ".jsonl")
 
 
 @pytest.fixture
@@ -72,7 +77,7 @@ def test_every_format_says_the_same(store, reviewed):
         export(store, suspects, reviewed, "xml")
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+@pytest.mark.parametrize("suffix", SUSPECTS)
 def test_suspects_are_written_worst_first(store, suffix, tmp_path):
     suspects = find_suspects(store)
     content = suspects_table(store, suspects, {}, suspects.order[:7], suffix)
@@ -82,12 +87,28 @@ def test_suspects_are_written_worst_first(store, suffix, tmp_path):
     elif suffix == ".parquet":
         ids = pq.read_table(io.BytesIO(content))["id"].to_pylist()
     else:
-        import json
-
         ids = [json.loads(line)["id"] for line in content.decode().splitlines()]
     assert ids == wanted
     with pytest.raises(UsageError, match=r"\.xml"):
         suspects_table(store, suspects, {}, suspects.order[:7], ".xml")
+
+
+def test_what_is_not_known_is_an_empty_cell_and_a_caption_called_nan_stays_one(store):
+    suspects = find_suspects(store)
+    first = int(suspects.order[0])
+    signals = {name: values.astype(float) for name, values in suspects.signals.items()}
+    signals["margin"][first] = np.nan
+    suspects = replace(suspects, signals=signals)
+    store.examples.__dict__["caption"] = np.array(["nan", "NA", "None"] * store.n, dtype=object)[: store.n]
+    content = {suffix: suspects_table(store, suspects, {}, suspects.order[:2], suffix) for suffix in SUSPECTS}
+    rows = list(csv.DictReader(io.StringIO(content[".csv"].decode())))
+    assert rows[0]["margin"] == rows[0]["decision"] == rows[0]["corrected_caption"] == ""
+    assert float(rows[1]["margin"]) == pytest.approx(signals["margin"][suspects.order[1]])
+    lines = [json.loads(line) for line in content[".jsonl"].decode().splitlines()]
+    frame = pq.read_table(io.BytesIO(content[".parquet"])).to_pylist()
+    assert lines[0]["margin"] is frame[0]["margin"] is None
+    expected = [str(store.examples.caption[row]) for row in suspects.order[:2]]
+    assert [row["caption"] for row in rows] == [row["caption"] for row in lines] == expected
 
 
 def test_no_cell_of_a_spreadsheet_is_a_formula_and_the_training_list_is_verbatim(hostile_store, tmp_path):

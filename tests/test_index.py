@@ -1,5 +1,8 @@
 """The index is FAISS's own file, written row by row, and both ends of its ranking are exact up to float16."""
 
+import subprocess
+import sys
+
 import faiss
 import numpy as np
 import pytest
@@ -40,9 +43,26 @@ def test_extremes_and_scores_equal_float64_products_of_the_stored_rows(tmp_path)
     assert worst_rows.tolist() == order[::-1][:10].tolist()
     np.testing.assert_allclose(best, exact[order[:10]], rtol=1e-5)
     np.testing.assert_allclose(worst, exact[order[::-1][:10]], rtol=1e-5)
-    np.testing.assert_allclose(index.scores(query), exact, rtol=1e-4, atol=1e-9)
+    rounding = 1e-5 * np.abs(exact).max()
+    np.testing.assert_allclose(index.scores(query), exact, atol=rounding)
     some = np.array([3, 3, 399])
-    np.testing.assert_allclose(index.scores(query, some), exact[some], rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(index.scores(query, some), exact[some], atol=rounding)
+
+
+@pytest.mark.parametrize("command", ["query", "info", "build", "hunt"])
+def test_without_faiss_every_command_says_what_to_install(tiny_demo, tmp_path, command):
+    arguments = {
+        "query": [tiny_demo / "store", "--id", "0"],
+        "info": [tiny_demo / "store"],
+        "build": [tiny_demo / "data", "--run", tiny_demo / "run", "--store", tmp_path / "store"],
+        "hunt": [tiny_demo / "store"],
+    }[command]
+    code = "import sys; sys.modules['faiss'] = None; from engine.cli import main; main()"
+    run = [sys.executable, "-c", code, command, *map(str, arguments)]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert 'Install "traklens[cpu]"' in " ".join((done.stdout + done.stderr).split())
 
 
 def test_float16_rounding_moves_scores_by_less_than_a_thousandth(tmp_path):

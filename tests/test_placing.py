@@ -1,18 +1,30 @@
 """A finished build is put in place around what people wrote: cut at any operation, nothing of either is lost or mixed."""
 
+import errno
 import json
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from engine.build import build_store
+from engine.evaluate import evaluate
+from engine.measurements import Measurements
+from engine.retrain import Wanted, way_of
+from engine.retrainer import train_models
+from engine.source import Source
+from stores import locks
 from stores.checksums import files_of, verify_files, write_checksums
 from stores.errors import StoreError
-from stores.layout import building_path, replaced_path
+from stores.layout import HUNT, building_path, replaced_path
 from stores.locks import lock_path, writing
 from stores.placing import commit, is_half_placed, put_in_place
+from stores.retrained import Retrained
 from stores.reviews import Reviews
+from stores.specs import ProjectionSpec
 from stores.store import open_store
 from tests.killing import killed_before
 
@@ -156,4 +168,53 @@ def test_a_dead_writer_holds_nothing(tmp_path):
 
     assert killed_before(2, die)
     with writing(tmp_path / "run", "run"):
+        pass
+
+
+def test_a_rebuild_keeps_what_was_retrained_and_decided_but_not_the_suspects(own_store, tiny_demo):
+    store = open_store(own_store)
+    train_models(store, [Wanted(np.ones(store.n_train, dtype=bool), 0)])
+    Reviews(store.path).decide([str(store.examples.id[3])], "wrong")
+    (store.path / HUNT).write_bytes(b"of the build before")
+    source = Source.open(tiny_demo / "data", run=store.path.parent / "run")
+    manifest = store.manifest
+    build_store(
+        source,
+        store.path,
+        manifest.model_output,
+        ProjectionSpec(dim=32),
+        replace(manifest.score, damping=1.0),
+        overwrite=True,
+    )
+    again = open_store(store.path)
+    assert Measurements(again).model(np.ones(store.n_train, dtype=bool), 0) is not None
+    assert list(Reviews(again.path).current()) == [str(store.examples.id[3])]
+    assert not (again.path / HUNT).exists()
+    assert again.verify() == []
+
+
+def test_models_are_retrained_together_but_not_while_the_store_is_built(own_store):
+    store = open_store(own_store)
+    wanted = [Wanted(np.ones(store.n_train, dtype=bool), 0)]
+    with writing(own_store, "store"):
+        with pytest.raises(StoreError, match="another process writing it"):
+            train_models(store, wanted)
+        with pytest.raises(StoreError, match="another process writing it"):
+            evaluate(store, subsets=4, targets=2)
+    assert not Retrained(own_store).all(way_of(store).digest)
+    with writing(own_store, "store", shared=True):
+        train_models(store, wanted)
+        with pytest.raises(StoreError, match="or retraining its models"), writing(own_store, "store"):
+            pass
+    assert len(Retrained(own_store).all(way_of(store).digest)) == 1
+
+
+def test_where_nobody_may_write_beside_a_store_its_models_need_no_lock(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(locks.os, "open", refused)
+    with writing(tmp_path / "store", "store", shared=True):
+        pass
+    with pytest.raises(PermissionError), writing(tmp_path / "store", "store"):
         pass

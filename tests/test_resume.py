@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -31,6 +32,7 @@ torch.set_num_threads(1)
 engine.fit.SAVE_EVERY_SECONDS = 0.0
 
 def report(found, done, total, detail):
+    print("at work", flush=True)
     if stage and found.startswith(stage) and done >= at:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -51,17 +53,16 @@ def _child(job: str, folder: Path, out: Path, stage: str = "", at: int = 0) -> i
     return done.returncode
 
 
-def _killed_at_random(folder: Path, out: Path) -> None:
-    """Start a build and kill it from outside within two seconds of its first sign of work."""
+def _killed_at_random(folder: Path, out: Path, moment: random.Random) -> int:
+    """Start a build and kill it from outside within a second of its first sign of work: its exit status."""
     command = [sys.executable, "-c", CHILD, "build", str(folder), str(out), "", "0"]
-    lock = out.with_name(f"{out.name}.building") / "lock"
-    before = lock.stat().st_mtime_ns if lock.exists() else 0
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while child.poll() is None and (not lock.exists() or lock.stat().st_mtime_ns == before):
-        time.sleep(0.01)
-    time.sleep(random.uniform(0, 2))
-    child.kill()
-    child.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"at work\n"
+        threading.Thread(target=child.stdout.read, daemon=True).start()  # so that it is never stopped by a full pipe
+        time.sleep(moment.uniform(0, 1))
+        child.kill()
+        return child.wait()
 
 
 @pytest.fixture(scope="module")
@@ -100,15 +101,23 @@ def test_a_killed_build_ends_with_the_same_bytes(folder, tmp_path):
         assert _child("build", folder, tmp_path / "killed", stage, at) == -signal.SIGKILL, stage
         assert not (tmp_path / "killed").exists()
         assert (tmp_path / "killed.building").is_dir()
+    moment, kills_at_random = random.Random(0), 0
     for _ in range(3):
-        _killed_at_random(folder, tmp_path / "killed")
-    assert _child("build", folder, tmp_path / "killed") == 0
-    assert not (tmp_path / "killed.building").exists()
-    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
-    for name in files_of(tmp_path / "whole"):
+        if not (tmp_path / "at-random").exists():
+            kills_at_random += _killed_at_random(folder, tmp_path / "at-random", moment) == -signal.SIGKILL
+    assert kills_at_random
+    for name in ("killed", "at-random"):
+        assert _child("build", folder, tmp_path / name) == 0
+        assert not (tmp_path / f"{name}.building").exists()
+        _assert_same_bytes(tmp_path / name, tmp_path / "whole")
+
+
+def _assert_same_bytes(found: Path, whole: Path) -> None:
+    assert files_of(found) == files_of(whole)
+    for name in files_of(whole):
         if name != "manifest.json":
-            assert digest(tmp_path / "killed" / name) == digest(tmp_path / "whole" / name), name
-    one, other = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("killed", "whole"))
+            assert digest(found / name) == digest(whole / name), name
+    one, other = (json.loads((store / "manifest.json").read_text()) for store in (found, whole))
     assert {**one, "created": ""} == {**other, "created": ""}
 
 

