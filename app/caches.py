@@ -11,25 +11,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from engine import filters
-from engine.attribution import Ranking, Target, rank, rival_caption, score_histogram, score_sample, stored_target
-from engine.browse import Found, find_by_meaning, striking_pair
-from engine.calibration import Calibration, Point, calibration_from, points
-from engine.embedding_map import Painted, map_of, paint
-from engine.evaluate import kept_evaluation
-from engine.health import Health, health_of
-from engine.hunt import KnownTruth, known_truth
-from engine.mislabeled import Suspects, find_suspects
-from engine.removal import Removal, remove
-from engine.retrain import history
-from engine.suggest import suggestions
-from engine.whatif import choose, curves
-from stores.errors import StoreError
-from stores.layout import HUNT, MANIFEST
-from stores.store import Store, open_store
+from traklens.engine.attribution.scores import (
+    Ranking,
+    Target,
+    rank,
+    rival_caption,
+    score_histogram,
+    score_sample,
+    stored_target,
+)
+from traklens.engine.evaluation.evaluate import kept_evaluation
+from traklens.engine.explore import filters
+from traklens.engine.explore.health import Health, health_of
+from traklens.engine.explore.search import Found, find_by_meaning, striking_pair
+from traklens.engine.features.embedding_map import Painted, map_of, paint
+from traklens.engine.label_errors.hunt import KnownTruth, known_truth
+from traklens.engine.label_errors.suggestion import suggestions
+from traklens.engine.label_errors.suspects import Suspects, find_suspects
+from traklens.engine.removal.calibration import Calibration, Point, calibration_from, points
+from traklens.engine.removal.effect import Removal, remove
+from traklens.engine.removal.simulation import choose, curves
+from traklens.engine.retraining.jobs import history
+from traklens.stores.errors import StoreError
+from traklens.stores.layout import HUNT, MANIFEST
+from traklens.stores.store import Store, open_store
 
 if TYPE_CHECKING:
-    from engine.live import LiveModels
+    from traklens.engine.attribution.new_target import LiveModels
 
 STORE_VARIABLE = "TRAKLENS_STORE"
 
@@ -77,7 +85,7 @@ def _stored_target(key: str, _store: Store, row: int) -> Target:
 
 @st.cache_resource(max_entries=1, show_spinner="Loading the models …")
 def _live_models(key: str, _store: Store) -> "tuple[LiveModels, Lock]":
-    from engine.live import LiveModels
+    from traklens.engine.attribution.new_target import LiveModels
 
     return LiveModels(_store), Lock()
 
@@ -140,7 +148,7 @@ def ask(store: Store, id: str, image: bytes | None, caption: str | None, contras
 
 @st.cache_resource(max_entries=64, show_spinner="Asking the models …")
 def _ask(key: str, _store: Store, id: str, image: bytes | None, caption: str | None, contrast: str | None) -> Target:
-    from engine.live import question_about
+    from traklens.engine.attribution.new_target import question_about
 
     models, lock = _live_models(key, _store)
     with lock:

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.caches import current_store, stamp
-from app.markup import notice
-from app.views import about, embedding_map, evaluate, explore, hunt, keys, remove, tray
-from stores.errors import TrakLensError
-from stores.store import Store
+from traklens.app.caches import current_store, stamp
+from traklens.app.markup import notice
+from traklens.app.parts import keys, tray
+from traklens.app.views import evaluate, explore, hunt, remove
+from traklens.app.views import map as embedding_map
+from traklens.app.views import store as about
+from traklens.stores.errors import TrakLensError
+from traklens.stores.store import Store
 
 
 def _guarded(show: Callable[[Store], None]) -> None:

@@ -5,7 +5,7 @@ from html import escape
 
 import streamlit as st
 
-from engine.attribution import Ranked, Target
+from traklens.engine.attribution.scores import Ranked, Target
 
 BASE_VARIABLE = "TRAKLENS_BASE_PATH"  # below which the pages are served, empty or "/lab/traklens"
 LONGEST = 400  # characters of a caption in a list

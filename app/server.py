@@ -1,4 +1,4 @@
-"""Serve the application on one store: `python -P -m app.server STORE [--host H] [--port P] …`.
+"""Serve the application on one store: `python -P -m traklens.app.server STORE [--host H] [--port P] …`.
 
 Pictures go out through routes of their own, by row number, from the store's packed thumbnails. The settings that keep
 the page private are made here, not in a configuration file of the user's.
@@ -25,13 +25,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from streamlit import net_util
 
-from app.caches import STORE_VARIABLE, stamp
-from app.gate import LOCAL, OPEN, Gate, name_of
-from app.markup import BASE_VARIABLE
-from stores.errors import StoreError
-from stores.layout import THUMBNAILS
-from stores.thumbnails import ThumbnailPack
-from stores.verified import VerifiedFiles
+from traklens.app.caches import STORE_VARIABLE, stamp
+from traklens.app.gate import LOCAL, OPEN, Gate, name_of
+from traklens.app.markup import BASE_VARIABLE
+from traklens.stores.errors import StoreError
+from traklens.stores.layout import THUMBNAILS
+from traklens.stores.thumbnails import ThumbnailPack
+from traklens.stores.verified import VerifiedFiles
 
 TOKEN_VARIABLE = "TRAKLENS_TOKEN"
 UPLOAD_MB = 10

@@ -19,8 +19,8 @@ from pathlib import Path
 from machine import machine
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from app.server import free_port
-from stores.store import open_store
+from traklens.app.server import free_port
+from traklens.stores.store import open_store
 
 PROPONENTS = ".st-key-card-rank-0-1 .tl-row"
 
@@ -130,7 +130,7 @@ def main() -> None:
     ids = [str(id) for id in store.examples.id[first : first + wanted.repeats]]
     port = free_port("127.0.0.1", 8900)
     server = subprocess.Popen(
-        [sys.executable, "-m", "app.server", str(wanted.store), "--port", str(port), "--no-browser"],
+        [sys.executable, "-m", "traklens.app.server", str(wanted.store), "--port", str(port), "--no-browser"],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
         stdout=subprocess.DEVNULL,
     )

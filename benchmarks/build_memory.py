@@ -18,9 +18,9 @@ from machine import machine
 CHILD = """
 import resource, sys
 from pathlib import Path
-from engine.build import build_store
-from engine.source import Source
-from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+from traklens.engine.build.stages import build_store
+from traklens.engine.build.source import Source
+from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 
 folder, dim = Path(sys.argv[1]), int(sys.argv[2])
 source = Source.open(folder / "data", run=folder / "run")
@@ -32,9 +32,9 @@ print(opened, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 def peak(n: int, dim: int) -> dict[str, float]:
     """Megabytes before the build (libraries and the list of pairs) and at its peak."""
-    from engine.data import load_dataset
-    from engine.demo_data import write_demo_dataset
-    from engine.train import train
+    from traklens.engine.data import load_dataset
+    from traklens.engine.data.demo import write_demo_dataset
+    from traklens.engine.training.train import train
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

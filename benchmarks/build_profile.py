@@ -6,7 +6,7 @@ RUN and DATA are those of a trained run, e.g. of the demo. The projection's shar
 time with one that discards, taken in turns.
 """
 
-import engine  # noqa: F401, I001  first, as in the command line: it sets how long torch's threads spin
+import traklens.engine  # noqa: F401, I001  first, as in the command line: it sets how long torch's threads spin
 
 import argparse
 import json
@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from machine import machine
 
-from engine.features import Featurizer, References
-from engine.models import load_checkpoint
-from engine.precondition import DampedGram, gram_matrix
-from engine.source import PairLoader, Source
-from stores.features import FeatureWriter
-from stores.index import IndexWriter
-from stores.specs import ModelOutputSpec, ProjectionSpec
+from traklens.engine.features.featurize import Featurizer, References
+from traklens.engine.models.checkpoints import load_checkpoint
+from traklens.engine.features.precondition import DampedGram, gram_matrix
+from traklens.engine.build.source import PairLoader, Source
+from traklens.stores.features import FeatureWriter
+from traklens.stores.index import IndexWriter
+from traklens.stores.specs import ModelOutputSpec, ProjectionSpec
 
 TARGET = 0.2
 

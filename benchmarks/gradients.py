@@ -26,9 +26,9 @@ import torch.nn.functional as F  # noqa: E402
 from open_clip.model import CLIP  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from engine.gradients import choose_strategy, per_sample_gradients  # noqa: E402
-from engine.projection import make_projector  # noqa: E402
-from stores.specs import ProjectionSpec  # noqa: E402
+from traklens.engine.gradients import choose_strategy, per_sample_gradients  # noqa: E402
+from traklens.engine.projection import make_projector  # noqa: E402
+from traklens.stores.specs import ProjectionSpec  # noqa: E402
 
 REFERENCES = 64
 TARGET = 1.5
@@ -52,7 +52,7 @@ def build(name: str, batch: int, device: torch.device) -> tuple[ModelOutput, tup
     """The module with random weights, a batch of random inputs, and the shared reference embeddings."""
     torch.manual_seed(0)
     if name == "tiny":
-        config = json.loads((ROOT / "engine" / "model_configs" / "tiny.json").read_text())
+        config = json.loads((ROOT / "engine/models/configs/tiny.json").read_text())
     else:
         config = open_clip.get_model_config(name) or {}
     clip = CLIP(**{key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")})

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from machine import machine
 
-from engine.console import notes, progress
-from engine.mislabeled import find_suspects
-from engine.retrain import Wanted, kept_without, random_rows, way_of
-from engine.retrainer import train_models
-from engine.truth import differs
-from stores.retrained import Retrained, RetrainedModel, model_key
-from stores.store import Store, open_store
+from traklens.engine.cli.console import notes, progress
+from traklens.engine.label_errors.ground_truth import differs
+from traklens.engine.label_errors.suspects import find_suspects
+from traklens.engine.retraining.jobs import Wanted, kept_without, random_rows, way_of
+from traklens.engine.retraining.worker import train_models
+from traklens.stores.retrained import Retrained, RetrainedModel, model_key
+from traklens.stores.store import Store, open_store
 
 SEED = 30_000
 

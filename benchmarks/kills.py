@@ -23,15 +23,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-import engine.fit
-from engine.build import build_store
-from engine.data import load_dataset
-from engine.demo_data import write_demo_dataset
-from engine.source import Source
-from engine.train import train
-from stores.reviews import Reviews
-from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+import traklens.engine.training.fit
 from tests.killing import KILLED, end_before
+from traklens.engine.build.source import Source
+from traklens.engine.build.stages import build_store
+from traklens.engine.data import load_dataset
+from traklens.engine.data.demo import write_demo_dataset
+from traklens.engine.training.train import train
+from traklens.stores.reviews import Reviews
+from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 
 PAIRS, DECISIONS = 80, 12
 IGNORED = ("log.jsonl", "reviews.sqlite", "manifest.json", "checksums.json", "checksums.sha256")
@@ -121,7 +121,7 @@ def difference(folder: Path, whole: Path, what: str) -> list[str]:
 
 def main(kills: int, seed: int) -> int:
     torch.set_num_threads(1)
-    engine.fit.SAVE_EVERY_SECONDS = 0.0
+    traklens.engine.training.fit.SAVE_EVERY_SECONDS = 0.0
     draw, counts, bad = random.Random(seed), Counter(), 0
     with tempfile.TemporaryDirectory() as place:
         whole = Path(place) / "whole"

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 from machine import machine
 
-from engine.baselines import mean_q, scores_of
-from engine.evaluate import target_rows
-from engine.lds import bootstrap, lds, thresholded_lds
-from engine.precondition import DampedGram, gram_matrix
-from engine.retrain import way_of
-from engine.subsets import measured_subsets
-from stores.store import Store, open_store
+from traklens.engine.attribution.methods import mean_q, scores_of
+from traklens.engine.evaluation.evaluate import target_rows
+from traklens.engine.evaluation.lds import lds, thresholded_lds
+from traklens.engine.features.precondition import DampedGram, gram_matrix
+from traklens.engine.retraining.jobs import way_of
+from traklens.engine.retraining.subsets import measured_subsets
+from traklens.engine.statistics import bootstrap
+from traklens.stores.store import Store, open_store
 
 DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 BASELINES = ("graddot", "gradcos", "influence", "clip", "clip_image", "clip_text", "bm25", "random")

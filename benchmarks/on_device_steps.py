@@ -66,9 +66,9 @@ def parity(rehearse: bool) -> Iterator[dict]:
     import numpy as np
     import torch
 
-    from engine.projection import make_projector
-    from engine.projection.definition import rademacher_matrix
-    from stores.specs import ProjectionSpec
+    from traklens.engine.projection import make_projector
+    from traklens.engine.projection.definition import rademacher_matrix
+    from traklens.stores.specs import ProjectionSpec
 
     device = "cpu" if rehearse else "cuda"
     small = rehearse or SMALL in os.environ
@@ -100,7 +100,7 @@ def _sparse_product(spec: Any, layout: Any, gradients: Any) -> Any:
     """Pᵀg of `sjlt` in float64 by the tables of the definition: at k = 16,384 the matrix itself would take gigabytes."""
     import numpy as np
 
-    from engine.projection.definition import projection_key, tile_permutation, tile_signs
+    from traklens.engine.projection.definition import projection_key, tile_permutation, tile_signs
 
     size, key = spec.dim // spec.nonzeros, projection_key(spec, layout, 0)
     out, start = np.zeros((len(gradients), spec.dim)), 0
@@ -120,8 +120,8 @@ def bandwidth(rehearse: bool) -> Iterator[dict]:
     import torch
     from projection import copy_bandwidth, cuda_seconds, matmul_rate
 
-    from engine.projection import make_projector
-    from stores.specs import ProjectionSpec
+    from traklens.engine.projection import make_projector
+    from traklens.stores.specs import ProjectionSpec
 
     device = torch.device("cpu" if rehearse else "cuda")
     copy, rate = (1e10, 1e11) if rehearse else (copy_bandwidth(device, 5), matmul_rate(device, 5))
@@ -216,14 +216,14 @@ def store(rehearse: bool) -> Iterator[dict]:
     need(*OF_STORES)
     import numpy as np
 
-    from engine.attribution import rank, stored_target
-    from engine.build import build_store
-    from engine.data import load_dataset
-    from engine.demo_data import write_demo_dataset
-    from engine.source import Source
-    from engine.train import train
-    from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
-    from stores.store import open_store
+    from traklens.engine.attribution.scores import rank, stored_target
+    from traklens.engine.build.source import Source
+    from traklens.engine.build.stages import build_store
+    from traklens.engine.data import load_dataset
+    from traklens.engine.data.demo import write_demo_dataset
+    from traklens.engine.training.train import train
+    from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+    from traklens.stores.store import open_store
 
     pairs, dim = (24, 32) if rehearse else (2_000, 2_048)
     with tempfile.TemporaryDirectory() as place:

@@ -24,8 +24,8 @@ import torch
 from machine import machine
 from projection_quality import quality
 
-from engine.projection import make_projector
-from stores.specs import ProjectionSpec
+from traklens.engine.projection import make_projector
+from traklens.stores.specs import ProjectionSpec
 
 BLOCK = 100  # columns of the materialised peer
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.precondition import DampedGram, gram_matrix
-from engine.projection import make_projector
-from stores.specs import ProjectionSpec
+from traklens.engine.features.precondition import DampedGram, gram_matrix
+from traklens.engine.projection import make_projector
+from traklens.stores.specs import ProjectionSpec
 
 EXAMPLES, COORDINATES, SEEDS = 48, 100_000, 10
 DAMPING = 0.1  # relative to the mean diagonal, the default of a store
@@ -88,11 +88,11 @@ def _agreement(found: np.ndarray, exact: np.ndarray, top: int = 10) -> tuple[flo
 
 def real_gradients(store: Path, count: int = 200) -> dict[str, np.ndarray]:
     """Exact per-sample gradients of the store's first checkpoint for `count` training pairs: tensor → [count, numel]."""
-    from engine.data import load_dataset, open_image
-    from engine.gradients import per_sample_gradients
-    from engine.live import LiveModels, reference_mask
-    from engine.preprocessing import normalise
-    from stores.store import open_store
+    from traklens.engine.attribution.new_target import LiveModels, reference_mask
+    from traklens.engine.data import load_dataset, open_image
+    from traklens.engine.gradients import per_sample_gradients
+    from traklens.engine.models.preprocessing import normalise
+    from traklens.stores.store import open_store
 
     opened = open_store(store)
     models, spec = LiveModels(opened), opened.manifest.dataset

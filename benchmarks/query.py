@@ -18,9 +18,9 @@ import faiss
 import numpy as np
 from machine import machine
 
-from engine.attribution import rank, stored_target
-from stores.index import IndexWriter, VectorIndex, scale_for
-from stores.store import open_store
+from traklens.engine.attribution.scores import rank, stored_target
+from traklens.stores.index import IndexWriter, VectorIndex, scale_for
+from traklens.stores.store import open_store
 
 TARGET = 1.2
 TOP = 10

@@ -13,12 +13,12 @@ import numpy as np
 from machine import machine
 from scipy.stats import spearmanr
 
-from engine.ceiling import ceiling
-from engine.measurements import Measurements
-from engine.precondition import DampedGram, gram_matrix
-from engine.retrain import history
-from stores.retrained import Request
-from stores.store import Store, open_store
+from traklens.engine.features.precondition import DampedGram, gram_matrix
+from traklens.engine.retraining.jobs import history
+from traklens.engine.retraining.measurements import Measurements
+from traklens.engine.retraining.noise_ceiling import ceiling
+from traklens.stores.retrained import Request
+from traklens.stores.store import Store, open_store
 
 DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from machine import machine
 
-from engine.precondition import DampedGram, gram_matrix
-from stores.features import EMBEDDINGS
-from stores.store import Store, open_store
+from traklens.engine.features.precondition import DampedGram, gram_matrix
+from traklens.stores.features import EMBEDDINGS
+from traklens.stores.store import Store, open_store
 
 RARE = 10
 DAMPINGS = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0)

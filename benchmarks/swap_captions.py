@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.data import load_dataset
+from traklens.engine.data import load_dataset
 
 
 def main() -> None:

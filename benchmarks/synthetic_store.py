@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engine.indexing import write_indices
-from engine.progress import silent
-from stores.builder import StoreBuilder
-from stores.examples import ExampleRow
-from stores.features import chunks
-from stores.layout import SCHEMA
-from stores.specs import (
+from traklens.engine.build.indexing import write_indices
+from traklens.engine.progress import silent
+from traklens.stores.builder import StoreBuilder
+from traklens.stores.examples import ExampleRow
+from traklens.stores.features import chunks
+from traklens.stores.layout import SCHEMA
+from traklens.stores.specs import (
     CheckpointSpec,
     DatasetSpec,
     Manifest,

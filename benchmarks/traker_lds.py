@@ -20,13 +20,14 @@ from machine import machine
 from torch import Tensor, nn
 from trak import TRAKer  # type: ignore[reportMissingImports]  # not a dependency: see above
 
-from engine.data import load_dataset, open_image
-from engine.gradients import per_sample_gradients
-from engine.lds import bootstrap, lds, thresholded_lds
-from engine.model_output import ClassMargin
-from engine.precondition import DampedGram, gram_matrix
-from engine.projection import make_projector
-from stores.specs import ProjectionSpec
+from traklens.engine.data import load_dataset, open_image
+from traklens.engine.evaluation.lds import lds, thresholded_lds
+from traklens.engine.features.precondition import DampedGram, gram_matrix
+from traklens.engine.gradients import per_sample_gradients
+from traklens.engine.projection import make_projector
+from traklens.engine.statistics import bootstrap
+from traklens.engine.tasks.clip import ClassMargin
+from traklens.stores.specs import ProjectionSpec
 
 DAMPING, DAMPINGS = 1.0, (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 EPOCHS, BATCH = 20, 64

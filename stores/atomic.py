@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from stores.errors import StoreError, TrakLensError
+from traklens.stores.errors import StoreError, TrakLensError
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -13,26 +13,18 @@ from typing import Any, Self
 import numpy as np
 import zarr
 
-from stores.atomic import read_json, write_json
-from stores.checksums import write_checksums
-from stores.errors import StoreError
-from stores.examples import ExampleRow, write_examples
-from stores.features import FeatureWriter
-from stores.index import IndexWriter
-from stores.layout import (
-    EXAMPLES,
-    FEATURES,
-    MAGIC,
-    MANIFEST,
-    PROGRESS,
-    THUMBNAILS,
-    building_path,
-)
-from stores.locks import writing
-from stores.placing import clean, commit, is_peoples, put_in_place, remove
-from stores.specs import Manifest, differences, placeless, to_dict
-from stores.store import read_manifest
-from stores.thumbnails import ThumbnailWriter
+from traklens.stores.atomic import read_json, write_json
+from traklens.stores.checksums import write_checksums
+from traklens.stores.errors import StoreError
+from traklens.stores.examples import ExampleRow, write_examples
+from traklens.stores.features import FeatureWriter
+from traklens.stores.index import IndexWriter
+from traklens.stores.layout import EXAMPLES, FEATURES, MAGIC, MANIFEST, PROGRESS, THUMBNAILS, building_path
+from traklens.stores.locks import writing
+from traklens.stores.placing import clean, commit, is_peoples, put_in_place, remove
+from traklens.stores.specs import Manifest, differences, placeless, to_dict
+from traklens.stores.store import read_manifest
+from traklens.stores.thumbnails import ThumbnailWriter
 
 # Not part of the specification: they may differ between the tries of one build.
 NOT_COMPARED = ("state", "created", "libraries", "options", "recall")

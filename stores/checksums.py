@@ -5,9 +5,9 @@ from pathlib import Path
 
 import google_crc32c
 
-from stores.atomic import read_json, write_bytes, write_json
-from stores.errors import StoreError
-from stores.layout import (
+from traklens.stores.atomic import read_json, write_bytes, write_json
+from traklens.stores.errors import StoreError
+from traklens.stores.layout import (
     CHECKSUMS,
     EVALUATION,
     EXAMPLES,

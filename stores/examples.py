@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stores.errors import StoreError
+from traklens.stores.errors import StoreError
 
 SCHEMA = pa.schema(
     [

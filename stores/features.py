@@ -8,9 +8,9 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from stores.errors import StoreError
-from stores.layout import checkpoint_group
-from stores.verified import VerifiedFiles
+from traklens.stores.errors import StoreError
+from traklens.stores.layout import checkpoint_group
+from traklens.stores.verified import VerifiedFiles
 
 CHUNK_ROWS = 256
 EMBEDDINGS = ("image_embedding", "text_embedding")

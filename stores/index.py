@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stores.atomic import write_json
-from stores.errors import StoreError, UsageError
-from stores.verified import VerifiedFiles
+from traklens.stores.atomic import write_json
+from traklens.stores.errors import StoreError, UsageError
+from traklens.stores.verified import VerifiedFiles
 
 try:
     import faiss
@@ -139,7 +139,7 @@ class VectorIndex:
     def scores(self, query: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Inner products with every row, or with the given ones: query [dim] → float32 [n]."""
         self._check(query[None])
-        from stores.products import products
+        from traklens.stores.inner_products import products
 
         if rows is None:
             self._verify_rows(0, self.count)

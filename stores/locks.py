@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stores.errors import StoreError
+from traklens.stores.errors import StoreError
 
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 

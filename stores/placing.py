@@ -11,8 +11,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from stores.atomic import is_leftover, read_json, write_json
-from stores.layout import LOCK, MANIFEST, PLACING, PROGRESS, RETRAINED, REVIEWS, building_path, replaced_path
+from traklens.stores.atomic import is_leftover, read_json, write_json
+from traklens.stores.layout import LOCK, MANIFEST, PLACING, PROGRESS, RETRAINED, REVIEWS, building_path, replaced_path
 
 OLD = "old"  # within STORE.building: what the entries of the new store take the place of
 NOT_OF_THE_STORE = {PLACING, PROGRESS, LOCK, OLD}

@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from stores.atomic import read_json, write_bytes, write_json
-from stores.errors import StoreError
-from stores.layout import RETRAINED
-from stores.specs import from_dict
+from traklens.stores.atomic import read_json, write_bytes, write_json
+from traklens.stores.errors import StoreError
+from traklens.stores.layout import RETRAINED
+from traklens.stores.specs import from_dict
 
 T = TypeVar("T")
 SECONDS_TO_BEGIN = 60.0

@@ -12,8 +12,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stores.errors import StoreError, UsageError
-from stores.layout import REVIEWS
+from traklens.stores.errors import StoreError, UsageError
+from traklens.stores.layout import REVIEWS
 
 DECISIONS = ("wrong", "keep", "duplicate", "unsure")
 SCHEMA = 1

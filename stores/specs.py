@@ -10,8 +10,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass,
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stores.errors import StoreError
-from stores.layout import located, relative_path
+from traklens.stores.errors import StoreError
+from traklens.stores.layout import located, relative_path
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ class ProjectionSpec:
 class ScoreSpec:
     """From features to scores: relative damping λ, weight Q, share kept by the soft threshold, index type.
 
-    `keep_share` is recorded for `engine.attribution.soft_threshold`; rankings do not depend on it, queries do not apply it.
+    `keep_share` is recorded for `soft_threshold`; rankings do not depend on it, queries do not apply it.
     """
 
     damping: float = 1.0

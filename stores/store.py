@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from stores.atomic import read_json
-from stores.checksums import check_sizes, verify_files
-from stores.errors import StoreError
-from stores.examples import ExampleTable
-from stores.features import open_array, open_features
-from stores.index import VectorIndex
-from stores.layout import (
+from traklens.stores.atomic import read_json
+from traklens.stores.checksums import check_sizes, verify_files
+from traklens.stores.errors import StoreError
+from traklens.stores.examples import ExampleTable
+from traklens.stores.features import open_array, open_features
+from traklens.stores.index import VectorIndex
+from traklens.stores.layout import (
     EXAMPLES,
     FEATURES,
     INFLUENCE,
@@ -24,11 +24,11 @@ from stores.layout import (
     building_path,
     located,
 )
-from stores.locks import writing
-from stores.placing import is_half_placed, put_in_place
-from stores.specs import Manifest, from_dict
-from stores.thumbnails import ThumbnailPack
-from stores.verified import VerifiedFiles
+from traklens.stores.locks import writing
+from traklens.stores.placing import is_half_placed, put_in_place
+from traklens.stores.specs import Manifest, from_dict
+from traklens.stores.thumbnails import ThumbnailPack
+from traklens.stores.verified import VerifiedFiles
 
 BUILD_AGAIN = "Build it with `traklens build`."
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stores.errors import StoreError
-from stores.layout import THUMBNAIL_SIDES
-from stores.verified import VerifiedFiles
+from traklens.stores.errors import StoreError
+from traklens.stores.layout import THUMBNAIL_SIDES
+from traklens.stores.verified import VerifiedFiles
 
 LOSSLESS_SIDE = 64  # tiny pictures show compression at once and cost little
 

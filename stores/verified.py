@@ -11,8 +11,8 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from stores.checksums import BLOCK, digest, read_checksums
-from stores.errors import StoreError
+from traklens.stores.checksums import BLOCK, digest, read_checksums
+from traklens.stores.errors import StoreError
 
 SMALL = 64 << 20  # bytes; a file of this size takes about 40 ms
 

@@ -48,12 +48,12 @@ def pytest_runtest_makereport(item, call):
 @pytest.fixture(scope="session")
 def tiny_demo(tmp_path_factory) -> Path:
     """A folder with data/, run/ and store/: 80 demo pairs, two checkpoints, k = 64, by the real pipeline."""
-    from engine.build import build_store
-    from engine.data import load_dataset
-    from engine.demo_data import write_demo_dataset
-    from engine.source import Source
-    from engine.train import train
-    from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+    from traklens.engine.build.source import Source
+    from traklens.engine.build.stages import build_store
+    from traklens.engine.data import load_dataset
+    from traklens.engine.data.demo import write_demo_dataset
+    from traklens.engine.training.train import train
+    from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 
     folder = tmp_path_factory.mktemp("tiny")
     data = write_demo_dataset(folder / "data", n=80, seed=0)
@@ -87,7 +87,7 @@ def own_store(tiny_demo, tmp_path) -> Path:
 @pytest.fixture
 def shown_store(own_store, monkeypatch) -> Path:
     """A copy of `tiny_store` that the pages show."""
-    from app.caches import STORE_VARIABLE
+    from traklens.app.caches import STORE_VARIABLE
 
     monkeypatch.setenv(STORE_VARIABLE, str(own_store))
     return own_store
@@ -113,12 +113,12 @@ HOSTILE = (
 @pytest.fixture(scope="session")
 def hostile_store(tmp_path_factory) -> Path:
     """A store whose captions are everything a page or a terminal could stumble over."""
-    from engine.build import build_store
-    from engine.data import load_dataset
-    from engine.demo_data import write_demo_dataset
-    from engine.source import Source
-    from engine.train import train
-    from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+    from traklens.engine.build.source import Source
+    from traklens.engine.build.stages import build_store
+    from traklens.engine.data import load_dataset
+    from traklens.engine.data.demo import write_demo_dataset
+    from traklens.engine.training.train import train
+    from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 
     folder = tmp_path_factory.mktemp("hostile")
     data = write_demo_dataset(folder / "data", n=21, seed=5)
@@ -142,7 +142,7 @@ def address(tiny_store):
 
 def own_port(wanted: int) -> int:
     """A free port near the wanted one, apart from those of tests that run beside this one."""
-    from app.server import free_port
+    from traklens.app.server import free_port
 
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
     return free_port("127.0.0.1", wanted + 400 * int(worker))
@@ -159,7 +159,7 @@ def serving_a_copy(demo: Path, folder: Path, port: int) -> Iterator[tuple[Path, 
 @contextmanager
 def serving(store: Path, port: int) -> Iterator[str]:
     """A server process that shows a store, ready to answer: its address."""
-    command = [sys.executable, "-m", "app.server", str(store), "--port", str(port), "--no-browser"]
+    command = [sys.executable, "-m", "traklens.app.server", str(store), "--port", str(port), "--no-browser"]
     server = subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"})
     url = f"http://localhost:{port}"
     try:

@@ -10,15 +10,14 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-import app
-from app import markup
-from app.caches import STORE_VARIABLE
-from engine.attribution import Ranked, rank, score_histogram, stored_target
-from engine.browse import find_pairs, striking_pair
-from stores.store import open_store
 from tests.conftest import HOSTILE, html_of
+from traklens.app import markup
+from traklens.app.caches import STORE_VARIABLE
+from traklens.engine.attribution.scores import Ranked, rank, score_histogram, stored_target
+from traklens.engine.explore.search import find_pairs, striking_pair
+from traklens.stores.store import open_store
 
-SCRIPT = Path(app.__file__).with_name("main.py")
+SCRIPT = Path(markup.__file__).with_name("main.py")
 
 
 @pytest.fixture
@@ -102,8 +101,8 @@ def test_search_narrows_the_list(at, tiny_store):
 
 
 def test_search_by_meaning_orders_pairs_by_the_models_own_text_tower(at, tiny_store):
-    from engine.browse import find_by_meaning
-    from engine.live import LiveModels
+    from traklens.engine.attribution.new_target import LiveModels
+    from traklens.engine.explore.search import find_by_meaning
 
     store = open_store(tiny_store)
     words = LiveModels(store).meaning("a red sign")

@@ -7,23 +7,23 @@ import sys
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.caches import STORE_VARIABLE
-from engine.mislabeled import find_suspects
-from stores.reviews import Reviews
-from stores.store import Store, open_store
 from tests.conftest import HOSTILE, html_of
+from traklens.app.caches import STORE_VARIABLE
+from traklens.engine.label_errors.suspects import find_suspects
+from traklens.stores.reviews import Reviews
+from traklens.stores.store import Store, open_store
 
 
 def _hunt() -> None:
-    from app.caches import current_store
-    from app.views import hunt
+    from traklens.app.caches import current_store
+    from traklens.app.views import hunt
 
     hunt.show(current_store())
 
 
 def _remove() -> None:
-    from app.caches import current_store
-    from app.views import remove
+    from traklens.app.caches import current_store
+    from traklens.app.views import remove
 
     remove.show(current_store())
 
@@ -187,7 +187,7 @@ def test_the_page_imports_no_torch(store):
         "import sys; from streamlit.testing.v1 import AppTest\n"
         "from tests.test_app_hunt import _hunt\n"
         "at = AppTest.from_function(_hunt, default_timeout=60).run(); assert not at.exception\n"
-        "assert 'app.views.hunt' in sys.modules\n"
+        "assert 'traklens.app.views.hunt' in sys.modules\n"
         "sys.exit('torch' in sys.modules and 1)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

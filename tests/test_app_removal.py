@@ -8,28 +8,28 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import markup
-from app.views.charts import drops, efficacy_over_cost
-from engine.attribution import stored_target
-from engine.removal import remove
-from engine.retrain import wanted_models, way_of
-from engine.whatif import choose, collateral
-from stores.layout import EVALUATION
-from stores.retrained import Request, Retrained, RetrainedModel, Status, model_key
-from stores.store import Store, open_store
 from tests.conftest import html_of
+from traklens.app import markup
+from traklens.app.parts.charts import drops, efficacy_over_cost
+from traklens.engine.attribution.scores import stored_target
+from traklens.engine.removal.effect import remove
+from traklens.engine.removal.simulation import choose, collateral
+from traklens.engine.retraining.jobs import wanted_models, way_of
+from traklens.stores.layout import EVALUATION
+from traklens.stores.retrained import Request, Retrained, RetrainedModel, Status, model_key
+from traklens.stores.store import Store, open_store
 
 
 def _remove() -> None:
-    from app.caches import current_store
-    from app.views import remove
+    from traklens.app.caches import current_store
+    from traklens.app.views import remove
 
     remove.show(current_store())
 
 
 def _evaluate() -> None:
-    from app.caches import current_store
-    from app.views import evaluate
+    from traklens.app.caches import current_store
+    from traklens.app.views import evaluate
 
     evaluate.show(current_store())
 
@@ -171,7 +171,7 @@ def test_the_pages_import_no_torch(store):
         "from tests.test_app_removal import _evaluate, _remove\n"
         "for page in (_remove, _evaluate):\n"
         "    at = AppTest.from_function(page, default_timeout=60).run(); assert not at.exception\n"
-        "assert 'app.views.remove' in sys.modules\n"
+        "assert 'traklens.app.views.remove' in sys.modules\n"
         "sys.exit('torch' in sys.modules and 1)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from engine.embedding_map import Painted, _principal
+from traklens.engine.features.embedding_map import Painted, _principal
 
 
 def test_pairs_that_do_not_differ_have_directions_all_the_same():

@@ -5,10 +5,10 @@ Screenshots are left in `artifacts/` for people to look at.
 
 import pytest
 
-from app import markup
-from engine.attribution import rank, stored_target
-from stores.store import open_store
 from tests.conftest import own_port, serving, settle, shot
+from traklens.app import markup
+from traklens.engine.attribution.scores import rank, stored_target
+from traklens.stores.store import open_store
 
 pytestmark = pytest.mark.browser
 TITLE_IS = "caption => document.querySelector('.tl-title')?.innerText === caption"

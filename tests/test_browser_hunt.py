@@ -2,11 +2,11 @@
 
 import pytest
 
-from engine.data import load_dataset
-from engine.mislabeled import find_suspects
-from stores.reviews import Reviews
-from stores.store import open_store
 from tests.conftest import recorded, serving_a_copy, shot
+from traklens.engine.data import load_dataset
+from traklens.engine.label_errors.suspects import find_suspects
+from traklens.stores.reviews import Reviews
+from traklens.stores.store import open_store
 
 pytestmark = pytest.mark.browser
 READY = (".tl-suspect", ".st-key-hunt-next button")  # the button itself: its code comes after the page

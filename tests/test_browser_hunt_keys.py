@@ -2,8 +2,8 @@
 
 import pytest
 
-from stores.reviews import Reviews
 from tests.conftest import recorded, serving_a_copy, settle
+from traklens.stores.reviews import Reviews
 
 pytestmark = pytest.mark.browser
 READY = (".tl-suspect[data-pair]", ".st-key-hunt-next button", "[role=status]")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from stores.retrained import Retrained
-from stores.store import open_store
 from tests.conftest import serving_a_copy, shot
+from traklens.stores.retrained import Retrained
+from traklens.stores.store import open_store
 
 pytestmark = pytest.mark.browser
 

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from app.server import UPLOAD_MB
-from stores.store import open_store
 from tests.conftest import own_port, serving, serving_a_copy, settle
+from traklens.app.server import UPLOAD_MB
+from traklens.stores.store import open_store
 
 pytestmark = pytest.mark.browser
 TITLE_IS = "caption => document.querySelector('.tl-title')?.innerText === caption"

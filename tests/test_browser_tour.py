@@ -6,10 +6,10 @@ import io
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from stores.reviews import Reviews
-from stores.store import open_store
 from tests.conftest import serving_a_copy, settle, shot
 from tests.tour import first_minute
+from traklens.stores.reviews import Reviews
+from traklens.stores.store import open_store
 
 pytestmark = pytest.mark.browser
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]

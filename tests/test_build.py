@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from engine.attribution import rank, retrieval_ranks, score_sample, stored_target
-from engine.build import build_store
-from engine.gradients import reference_gradients
-from engine.live import LiveModels
-from engine.model_output import ClipMargin, keep_mask
-from engine.models import attributed_parameters, load_checkpoint, temperature
-from engine.preprocessing import normalise
-from engine.projection import make_projector
-from engine.query import answer
-from engine.source import PairLoader, Source
-from stores.errors import StoreError, UsageError
-from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
-from stores.store import open_store
+from traklens.engine.attribution.new_target import LiveModels
+from traklens.engine.attribution.scores import rank, retrieval_ranks, score_sample, stored_target
+from traklens.engine.build.source import PairLoader, Source
+from traklens.engine.build.stages import build_store
+from traklens.engine.explore.query import answer
+from traklens.engine.gradients import reference_gradients
+from traklens.engine.models.checkpoints import attributed_parameters, load_checkpoint, temperature
+from traklens.engine.models.preprocessing import normalise
+from traklens.engine.projection import make_projector
+from traklens.engine.tasks.clip import ClipMargin, keep_mask
+from traklens.stores.errors import StoreError, UsageError
+from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+from traklens.stores.store import open_store
 
 OUTPUT, PROJECTION, SCORE = ModelOutputSpec(n_reference=32), ProjectionSpec(dim=64), ScoreSpec()
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from engine import calibration
-from engine.calibration import LEAST_POINTS, Point, fit, held_out_coverage, points, summary
-from engine.measurements import Measured
-from engine.removal import remove
-from stores.layout import PREDICTED
-from stores.retrained import Request
-from stores.store import open_store
+from traklens.engine.removal import calibration
+from traklens.engine.removal.calibration import LEAST_POINTS, Point, fit, held_out_coverage, points, summary
+from traklens.engine.removal.effect import remove
+from traklens.engine.retraining.measurements import Measured
+from traklens.stores.layout import PREDICTED
+from traklens.stores.retrained import Request
+from traklens.stores.store import open_store
 
 
 def _linear(rng: np.random.Generator, n: int, slope: float = 1.6, noise: float = 0.5, growth: float = 0.3):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from engine.ceiling import ceiling
+from traklens.engine.retraining.noise_ceiling import ceiling
 
 
 @pytest.mark.parametrize(("seeds", "noise"), [(2, 0.5), (2, 2.0), (3, 1.0), (8, 3.0)])

@@ -8,9 +8,9 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from engine.cli import app
-from stores.errors import TrakLensError
-from stores.store import open_store
+from traklens.engine.cli.main import app
+from traklens.stores.errors import TrakLensError
+from traklens.stores.store import open_store
 
 
 def _run(*arguments) -> str:
@@ -20,7 +20,7 @@ def _run(*arguments) -> str:
 
 
 def _process(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "engine.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "traklens.engine.cli.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
@@ -109,7 +109,7 @@ def test_building_from_checkpoints_alone(tiny_demo, tmp_path):
     """Checkpoints from elsewhere: an open_clip configuration of the user's, `.safetensors` and `.pt`."""
     import torch
 
-    from engine.models import build_model, model_spec
+    from traklens.engine.models.checkpoints import build_model, model_spec
 
     config = {
         "embed_dim": 32,
@@ -167,7 +167,7 @@ def test_a_mistake_exits_with_two_and_no_traceback(tmp_path):
 def test_query_answers_without_torch(tiny_store):
     id = str(open_store(tiny_store).examples.id[0])
     code = (
-        "import sys; from engine.query import answer; from pathlib import Path; "
+        "import sys; from traklens.engine.explore.query import answer; from pathlib import Path; "
         f"answer(Path({str(tiny_store)!r}), id={id!r}); "
         "print([m for m in ('torch', 'cupy', 'open_clip', 'streamlit') if m in sys.modules])"
     )
@@ -183,7 +183,7 @@ def test_a_folder_one_may_not_write_to_is_one_message(tiny_demo):
 
 
 def test_further_pairs_become_held_out_targets(tiny_demo, tmp_path):
-    from engine.demo_data import write_demo_dataset
+    from traklens.engine.data.demo import write_demo_dataset
 
     more, store = write_demo_dataset(tmp_path / "more", n=10, seed=77), tmp_path / "store"
     _run(

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numba
 
-from stores.compiled import compiled
+from traklens.stores.compiled import compiled
 
 
 def test_a_function_is_compiled_where_nothing_can_be_kept(monkeypatch):
@@ -15,7 +15,7 @@ def test_a_function_is_compiled_where_nothing_can_be_kept(monkeypatch):
             raise RuntimeError("cannot cache function: no locator available")
         return numba.njit(**options)
 
-    monkeypatch.setattr("stores.compiled.numba", SimpleNamespace(njit=refusing))
+    monkeypatch.setattr("traklens.stores.compiled.numba", SimpleNamespace(njit=refusing))
 
     @compiled(fastmath=True)
     def twice(x):
@@ -29,8 +29,8 @@ def test_a_store_is_read_by_one_who_may_write_nowhere(tiny_store, tmp_path):
     code = (
         "import numba.core.caching as c\n"
         "c.CacheImpl._locator_classes = []\n"
-        "from engine.attribution import rank, stored_target\n"
-        "from stores.store import open_store\n"
+        "from traklens.engine.attribution.scores import rank, stored_target\n"
+        "from traklens.stores.store import open_store\n"
         f"store = open_store({str(tiny_store)!r})\n"
         "print(len(rank(store, stored_target(store, 3)).proponents))\n"
     )

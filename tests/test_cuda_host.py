@@ -16,18 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from engine.projection import gpu
-from engine.projection.definition import (
-    projection_key,
-    reference_projection,
-    tile_permutation,
-    tile_signs,
-)
-from engine.projection.gpu import GpuProjector, kernel_names
-from engine.projection.launch import KINDS, SHARED_WORDS, rademacher_launch, sjlt_launch
-from engine.projection.philox import philox
-from stores.errors import UsageError
-from stores.specs import ProjectionSpec
+from traklens.engine.projection import gpu
+from traklens.engine.projection.definition import projection_key, reference_projection, tile_permutation, tile_signs
+from traklens.engine.projection.gpu import GpuProjector, kernel_names
+from traklens.engine.projection.launch import KINDS, SHARED_WORDS, rademacher_launch, sjlt_launch
+from traklens.engine.projection.philox import philox
+from traklens.stores.errors import UsageError
+from traklens.stores.specs import ProjectionSpec
 
 pytestmark = pytest.mark.compiler
 ROOT = Path(__file__).parent.parent
@@ -79,7 +74,7 @@ def test_places_and_signs_of_sjlt_are_those_of_the_reference(host, size):
 
 
 def test_signs_of_rademacher_are_those_of_the_reference(host):
-    from engine.projection.definition import rademacher_matrix
+    from traklens.engine.projection.definition import rademacher_matrix
 
     spec, layout = ProjectionSpec(kind="rademacher", dim=300), (("a", 5), ("b", 4))
     expected, key = rademacher_matrix(spec, layout, 1), projection_key(spec, layout, 1)
@@ -257,7 +252,7 @@ def test_every_kernel_compiles_for_real_gpus_without_spilling(architecture):
     nvrtc = pytest.importorskip(
         "cuda.bindings.nvrtc", reason="NVRTC comes with torch's CUDA build; not installed here"
     )
-    from engine.projection.launch import SJLT_SHAPES
+    from traklens.engine.projection.launch import SJLT_SHAPES
 
     names = [f"traklens::sjlt<{kind}, {t}, {o}, {r}>" for kind in KINDS.values() for _, t, o, r in SJLT_SHAPES]
     names += [f"traklens::rademacher<{kind}>" for kind in KINDS.values()] + ["traklens::add_parts"]

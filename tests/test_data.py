@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from engine.data import load_dataset
-from engine.demo_data import EVEN_CHARACTERS, Plate, draw_plate, write_demo_dataset
-from stores.errors import DataError
+from traklens.engine.data import load_dataset
+from traklens.engine.data.demo import EVEN_CHARACTERS, Plate, draw_plate, write_demo_dataset
+from traklens.stores.errors import DataError
 
 
 def _picture(path: Path, colour: str = "red") -> None:

@@ -6,9 +6,9 @@ import tarfile
 import pytest
 from PIL import Image
 
-from engine.data import load_dataset
-from engine.demo_stamps import fetch, write_stamps
-from stores.errors import DataError
+from traklens.engine.data import load_dataset
+from traklens.engine.data.demo_stamps import fetch, write_stamps
+from traklens.stores.errors import DataError
 
 
 def _png(colour: tuple[int, int, int, int], size: tuple[int, int] = (300, 200)) -> bytes:

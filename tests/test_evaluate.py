@@ -7,15 +7,16 @@ import pytest
 from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
-from engine.attribution import soft_threshold
-from engine.baselines import METHODS, scores_of
-from engine.cli import app
-from engine.evaluate import evaluate, in_words, kept_evaluation, target_rows
-from engine.lds import bootstrap, lds, thresholded_lds
-from engine.retrain import way_of
-from engine.subsets import random_subset, repeated_subsets
-from stores.errors import UsageError
-from stores.store import Store, open_store
+from traklens.engine.attribution.methods import METHODS, scores_of
+from traklens.engine.attribution.scores import soft_threshold
+from traklens.engine.cli.main import app
+from traklens.engine.evaluation.evaluate import evaluate, in_words, kept_evaluation, target_rows
+from traklens.engine.evaluation.lds import lds, thresholded_lds
+from traklens.engine.retraining.jobs import way_of
+from traklens.engine.retraining.subsets import random_subset, repeated_subsets
+from traklens.engine.statistics import bootstrap
+from traklens.stores.errors import UsageError
+from traklens.stores.store import Store, open_store
 
 
 @pytest.fixture(scope="module")

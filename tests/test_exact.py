@@ -14,11 +14,18 @@ from open_clip.transform import PreprocessCfg, image_transform
 from PIL import Image
 from safetensors.torch import save_file
 
-from engine.data.images import open_image
-from engine.models import build_model, load_checkpoint, model_spec
-from engine.preprocessing import Preprocessing, apply, image_pixels, normalise, preprocessing_of, with_preprocessing
-from stores.errors import ModelError
-from stores.specs import ModelSpec
+from traklens.engine.data.images import open_image
+from traklens.engine.models.checkpoints import build_model, load_checkpoint, model_spec
+from traklens.engine.models.preprocessing import (
+    Preprocessing,
+    apply,
+    image_pixels,
+    normalise,
+    preprocessing_of,
+    with_preprocessing,
+)
+from traklens.stores.errors import ModelError
+from traklens.stores.specs import ModelSpec
 
 
 @pytest.fixture(scope="module")

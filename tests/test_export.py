@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from engine.cli import app
-from engine.data import load_dataset
-from engine.decisions import confirmed_rows
-from engine.export import FORMATS, export, save, suspects_table
-from engine.mislabeled import find_suspects
-from stores.errors import UsageError
-from stores.reviews import Reviews
-from stores.store import open_store
+from traklens.engine.cli.main import app
+from traklens.engine.data import load_dataset
+from traklens.engine.label_errors.decisions import confirmed_rows
+from traklens.engine.label_errors.export import FORMATS, export, save, suspects_table
+from traklens.engine.label_errors.suspects import find_suspects
+from traklens.stores.errors import UsageError
+from traklens.stores.reviews import Reviews
+from traklens.stores.store import open_store
 
 SUSPECTS = (".csv", ".parquet", ".jsonl")
 

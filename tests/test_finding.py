@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-import app
-from app.caches import STORE_VARIABLE
-from app.views.keys import EVERYWHERE, EXPLORE, HUNT
-from engine.attribution import rank, rival_caption, stored_target
-from engine.browse import find_pairs
-from engine.embedding_map import flattened, map_of, paint
-from engine.filters import attributes_of, decided, having, order_values
-from engine.story import story, trust
-from stores.layout import CHECKSUMS, MAP, SEAL
-from stores.reviews import Reviews
-from stores.store import open_store
 from tests.conftest import html_of
 from tests.written import write_store
+from traklens.app import caches
+from traklens.app.caches import STORE_VARIABLE
+from traklens.app.parts.keys import EVERYWHERE, EXPLORE, HUNT
+from traklens.engine.attribution.scores import rank, rival_caption, stored_target
+from traklens.engine.explore.filters import attributes_of, decided, having, order_values
+from traklens.engine.explore.highlights import story, trust
+from traklens.engine.explore.search import find_pairs
+from traklens.engine.features.embedding_map import flattened, map_of, paint
+from traklens.stores.layout import CHECKSUMS, MAP, SEAL
+from traklens.stores.reviews import Reviews
+from traklens.stores.store import open_store
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def store(tiny_store):
 
 @pytest.fixture
 def at(shown_store):
-    return AppTest.from_file(str(Path(app.__file__).with_name("main.py")), default_timeout=60)
+    return AppTest.from_file(str(Path(caches.__file__).with_name("main.py")), default_timeout=60)
 
 
 def _parameter(at: AppTest, name: str) -> str:

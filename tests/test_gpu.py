@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from engine.device import check_device
-from engine.projection import make_projector
-from engine.projection.definition import reference_projection
-from stores.errors import UsageError
-from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+from traklens.engine.features.device import check_device
+from traklens.engine.projection import make_projector
+from traklens.engine.projection.definition import reference_projection
+from traklens.stores.errors import UsageError
+from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 
 HAS_GPU = torch.cuda.is_available() and importlib.util.find_spec("cupy") is not None
 needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="no NVIDIA GPU with CuPy here")]
@@ -56,10 +56,10 @@ class TestOnGpu:
 @pytest.mark.gpu
 @pytest.mark.skipif(not HAS_GPU, reason="no NVIDIA GPU with CuPy here")
 def test_a_store_built_on_the_gpu_ranks_as_one_built_on_the_cpu(tiny_demo, tmp_path):
-    from engine.attribution import rank, stored_target
-    from engine.build import build_store
-    from engine.source import Source
-    from stores.store import open_store
+    from traklens.engine.attribution.scores import rank, stored_target
+    from traklens.engine.build.source import Source
+    from traklens.engine.build.stages import build_store
+    from traklens.stores.store import open_store
 
     source = Source.open(tiny_demo / "data", run=tiny_demo / "run")
     specs = (ModelOutputSpec(n_reference=32), ProjectionSpec(dim=64), ScoreSpec())

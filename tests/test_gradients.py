@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
-from engine.gradients import STRATEGIES, choose_strategy, per_sample_gradients, reference_gradients
-from stores.errors import ModelError, UsageError
+from traklens.engine.gradients import STRATEGIES, choose_strategy, per_sample_gradients, reference_gradients
+from traklens.stores.errors import ModelError, UsageError
 
 LENGTH, WIDTH, REFERENCES = 12, 32, 6
 VIT: dict[str, Any] = {"image_size": 16, "patch_size": 4, "width": WIDTH, "layers": 2, "head_width": 16}
@@ -159,7 +159,7 @@ def test_gradients_do_not_depend_on_the_batch(strategy: str) -> None:
 def test_small_memory_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     module, inputs, shared, names = clip_output("attentional pooling", 4)
     whole = collect(module, inputs, names, "hooks", shared)[1]
-    monkeypatch.setattr("engine.gradients.contract.CPU_BYTES", 8 * 3000)
+    monkeypatch.setattr("traklens.engine.gradients.contract.CPU_BYTES", 8 * 3000)
     largest = []
     per_sample_gradients(
         module,

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.gradients import choose_strategy, reference_gradients
-from stores.errors import ModelError
 from tests.test_gradients import assert_same, collect
+from traklens.engine.gradients import choose_strategy, reference_gradients
+from traklens.stores.errors import ModelError
 
 B, L, D = 3, 4, 6
 

@@ -7,21 +7,30 @@ import sys
 import numpy as np
 import pytest
 
-from engine.hunt import hunt, judged, known_truth, measure, rankings
-from engine.hunt_baselines import baselines, lemon
-from engine.mislabeled import find_suspects, suspects_from
-from engine.neighbours import embedding_space, nearest
-from engine.posteriors import classes_of, mean_posterior
-from engine.retrain import way_of
-from engine.second_look import left_out, second_look_models
-from engine.signals import REASONS, SIGNALS, gather, harm, image_neighbours, margin, self_influence, signals
-from engine.suggest import suggestions
-from engine.suspicion import left_out_ridge, probability_wrong, rank_suspects
-from engine.truth import truth_columns, wrong_pairs
-from stores.errors import UsageError
-from stores.layout import HUNT
-from stores.retrained import Retrained, RetrainedModel, model_key
-from stores.store import open_store
+from traklens.engine.label_errors.baselines import baselines, lemon
+from traklens.engine.label_errors.ground_truth import truth_columns, wrong_pairs
+from traklens.engine.label_errors.hunt import hunt, judged, known_truth, measure, rankings
+from traklens.engine.label_errors.neighbours import embedding_space, nearest
+from traklens.engine.label_errors.posteriors import classes_of, mean_posterior
+from traklens.engine.label_errors.second_pass import left_out, second_look_models
+from traklens.engine.label_errors.signals import (
+    REASONS,
+    SIGNALS,
+    gather,
+    harm,
+    image_neighbours,
+    margin,
+    self_influence,
+    signals,
+)
+from traklens.engine.label_errors.suggestion import suggestions
+from traklens.engine.label_errors.suspects import find_suspects, suspects_from
+from traklens.engine.label_errors.suspicion import left_out_ridge, probability_wrong, rank_suspects
+from traklens.engine.retraining.jobs import way_of
+from traklens.stores.errors import UsageError
+from traklens.stores.layout import HUNT
+from traklens.stores.retrained import Retrained, RetrainedModel, model_key
+from traklens.stores.store import open_store
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +147,9 @@ def test_planted_wrong_captions_are_found_in_a_store_whose_embeddings_know_bette
         "image_embedding": image / np.linalg.norm(image, axis=1, keepdims=True),
         "text_embedding": directions[given],
     }
-    monkeypatch.setattr("engine.signals.embedding_space", lambda store, name, further: spaces[name])
+    monkeypatch.setattr(
+        "traklens.engine.label_errors.signals.embedding_space", lambda store, name, further: spaces[name]
+    )
     own.examples.__dict__["caption"] = np.array([f"class {c}" for c in given] + ["?"] * own.n_heldout, dtype=object)
     evidence = gather(own)
     evidence.unseen[:] = evidence.unseen[:1]  # one block of embeddings
@@ -305,7 +316,8 @@ def test_hunt_with_retraining_resumes_and_hears_its_models(own):
 
 def test_hunting_imports_no_torch(tiny_store):
     code = (
-        "import sys; from pathlib import Path; from stores.store import open_store; from engine.hunt import hunt\n"
+        "import sys; from pathlib import Path; from traklens.stores.store import open_store\n"
+        "from traklens.engine.label_errors.hunt import hunt\n"
         "hunt(open_store(Path(sys.argv[1])), truth='true_text'); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tiny_store)], check=True)

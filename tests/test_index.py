@@ -7,8 +7,8 @@ import faiss
 import numpy as np
 import pytest
 
-from stores.errors import StoreError
-from stores.index import LARGEST, IndexWriter, VectorIndex, recall_against, scale_for
+from traklens.stores.errors import StoreError
+from traklens.stores.index import LARGEST, IndexWriter, VectorIndex, recall_against, scale_for
 
 
 def _write(folder, rows: np.ndarray, scale: float = 1.0, block: int = 7) -> VectorIndex:
@@ -57,7 +57,7 @@ def test_without_faiss_every_command_says_what_to_install(tiny_demo, tmp_path, c
         "build": [tiny_demo / "data", "--run", tiny_demo / "run", "--store", tmp_path / "store"],
         "hunt": [tiny_demo / "store"],
     }[command]
-    code = "import sys; sys.modules['faiss'] = None; from engine.cli import main; main()"
+    code = "import sys; sys.modules['faiss'] = None; from traklens.engine.cli.main import main; main()"
     run = [sys.executable, "-c", code, command, *map(str, arguments)]
     done = subprocess.run(run, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
@@ -126,7 +126,7 @@ def test_recall_counts_both_directions(tmp_path):
 
 @pytest.mark.parametrize(("n", "dim"), [(1, 1), (7, 3), (64, 100), (300, 8192)])
 def test_one_pass_products_equal_float64_of_the_same_rows(n, dim):
-    from stores.products import products
+    from traklens.stores.inner_products import products
 
     rng = np.random.default_rng(4)
     codes, query = rng.normal(size=(n, dim)).astype(np.float16), rng.normal(size=dim).astype(np.float32)

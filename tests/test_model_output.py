@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.model_output import draw_references, keep_mask, margins, output_to_loss
-from stores.errors import UsageError
+from traklens.engine.tasks.clip import draw_references, keep_mask, margins, output_to_loss
+from traklens.stores.errors import UsageError
 
 
 def _unit(rows):
@@ -78,7 +78,7 @@ def test_a_target_without_any_reference_is_named():
 
 
 def test_the_class_margin_is_the_log_odds_of_the_labelled_class():
-    from engine.model_output import ClassMargin
+    from traklens.engine.tasks.clip import ClassMargin
 
     torch.manual_seed(0)
     classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))

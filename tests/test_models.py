@@ -9,16 +9,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from engine.models import (
+from traklens.engine.models.checkpoints import (
     attributed_parameters,
     build_model,
     load_checkpoint,
     make_tokenizer,
     model_spec,
 )
-from engine.preprocessing import image_pixels, normalise
-from engine.vocabulary import WordPieces
-from stores.errors import ModelError
+from traklens.engine.models.preprocessing import image_pixels, normalise
+from traklens.engine.models.vocabulary import WordPieces
+from traklens.stores.errors import ModelError
 
 CAPTIONS = ["a red circle sign with the letter k", "ein schöner Tag 🦊"]
 

@@ -5,16 +5,16 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from engine.cli import app
-from engine.data import load_dataset
-from engine.demo_data import write_demo_dataset
-from engine.live import LiveModels, question_about
-from engine.relocate import relocate
-from engine.retrain import way_of
-from engine.train import train
-from stores.errors import DataError, StoreError, UsageError
-from stores.reviews import Reviews
-from stores.store import open_store
+from traklens.engine.attribution.new_target import LiveModels, question_about
+from traklens.engine.build.relocate import relocate
+from traklens.engine.cli.main import app
+from traklens.engine.data import load_dataset
+from traklens.engine.data.demo import write_demo_dataset
+from traklens.engine.retraining.jobs import way_of
+from traklens.engine.training.train import train
+from traklens.stores.errors import DataError, StoreError, UsageError
+from traklens.stores.reviews import Reviews
+from traklens.stores.store import open_store
 
 
 @pytest.fixture

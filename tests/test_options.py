@@ -3,8 +3,8 @@
 import pytest
 from typer.testing import CliRunner
 
-from engine.cli import app
-from stores.errors import TrakLensError
+from traklens.engine.cli.main import app
+from traklens.stores.errors import TrakLensError
 
 TRAIN = [
     ("--epochs", "0"),
@@ -79,7 +79,7 @@ def test_build_refuses(tiny_demo, tmp_path, option, value):
 
 @pytest.mark.parametrize(("command", "option", "value"), STORE)
 def test_commands_on_a_store_refuse(tiny_store, tmp_path, command, option, value):
-    from stores.store import open_store
+    from traklens.stores.store import open_store
 
     id = open_store(tiny_store).examples.id[0]
     more = ["--out", tmp_path / "page.html"] if command == "report" else []

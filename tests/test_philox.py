@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.projection.philox import philox, philox_words
+from traklens.engine.projection.philox import philox, philox_words
 
 # Random123, kat_vectors, philox4x32 with 10 rounds: counter, key, result.
 PUBLISHED = [

@@ -10,23 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.build import build_store
-from engine.evaluate import evaluate
-from engine.measurements import Measurements
-from engine.retrain import Wanted, way_of
-from engine.retrainer import train_models
-from engine.source import Source
-from stores import locks
-from stores.checksums import files_of, verify_files, write_checksums
-from stores.errors import StoreError
-from stores.layout import HUNT, building_path, replaced_path
-from stores.locks import lock_path, writing
-from stores.placing import commit, is_half_placed, put_in_place
-from stores.retrained import Retrained
-from stores.reviews import Reviews
-from stores.specs import ProjectionSpec
-from stores.store import open_store
 from tests.killing import killed_before
+from traklens.engine.build.source import Source
+from traklens.engine.build.stages import build_store
+from traklens.engine.evaluation.evaluate import evaluate
+from traklens.engine.retraining.jobs import Wanted, way_of
+from traklens.engine.retraining.measurements import Measurements
+from traklens.engine.retraining.worker import train_models
+from traklens.stores import locks
+from traklens.stores.checksums import files_of, verify_files, write_checksums
+from traklens.stores.errors import StoreError
+from traklens.stores.layout import HUNT, building_path, replaced_path
+from traklens.stores.locks import lock_path, writing
+from traklens.stores.placing import commit, is_half_placed, put_in_place
+from traklens.stores.retrained import Retrained
+from traklens.stores.reviews import Reviews
+from traklens.stores.specs import ProjectionSpec
+from traklens.stores.store import open_store
 
 DECISIONS = 12
 OF_VISITORS = shutil.ignore_patterns("hunt.npz", "predicted.json", "evaluation.json", "reviews*", "retrained")

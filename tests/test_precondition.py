@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from engine.attribution import soft_threshold
-from engine.precondition import DampedGram, gram_matrix, influence_rows, similarity_rows
-from stores.errors import UsageError
+from traklens.engine.attribution.scores import soft_threshold
+from traklens.engine.features.precondition import DampedGram, gram_matrix, influence_rows, similarity_rows
+from traklens.stores.errors import UsageError
 
 
 def test_influence_rows_give_the_scores_of_the_definition():

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from engine.projection import make_projector
-from engine.projection.definition import (
+from traklens.engine.projection import make_projector
+from traklens.engine.projection.definition import (
     projection_key,
     rademacher_matrix,
     reference_projection,
     sjlt_matrix,
     tile_permutation,
 )
-from engine.projection.inputs import WORTH_A_THREAD, as_rows
-from stores.errors import UsageError
-from stores.specs import ProjectionSpec
+from traklens.engine.projection.inputs import WORTH_A_THREAD, as_rows
+from traklens.stores.errors import UsageError
+from traklens.stores.specs import ProjectionSpec
 
 LAYOUT = (("weight", 613), ("bias", 7), ("embedding", 130))
 P = sum(size for _, size in LAYOUT)
@@ -172,8 +172,8 @@ def test_the_definition_never_drifts(kind):
 
 def test_a_fresh_process_makes_the_same_matrix():
     code = (
-        "import hashlib; from engine.projection.definition import sjlt_matrix as f; "
-        "from stores.specs import ProjectionSpec as S; "
+        "import hashlib; from traklens.engine.projection.definition import sjlt_matrix as f; "
+        "from traklens.stores.specs import ProjectionSpec as S; "
         f"print(hashlib.sha256(f(S('sjlt', 64, 4, 0), {LAYOUT!r}, 0).tobytes()).hexdigest())"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
@@ -225,7 +225,7 @@ def test_arrays_that_do_not_fit_are_refused_before_a_kernel_sees_them(kind, grad
 def test_rows_of_sixteen_are_added_and_turned_as_by_numpy():
     import numba
 
-    from engine.projection.rows import WIDTH, add_scaled_row, turn_block
+    from traklens.engine.projection.rows import WIDTH, add_scaled_row, turn_block
 
     @numba.njit
     def run(target, i, values, j, factor, turned, at, matrix, b, column):

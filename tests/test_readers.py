@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.data import load_dataset, open_stored
-from stores.errors import DataError, TrakLensError, UsageError
 from tests import forms
 from tests.forms import EXPECTED, FORMS, picture, put
+from traklens.engine.data import load_dataset, open_stored
+from traklens.stores.errors import DataError, TrakLensError, UsageError
 
 
 def captions(path: Path, **options) -> list[str]:

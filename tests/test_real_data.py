@@ -5,9 +5,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from engine.cli import app
-from engine.data import load_dataset
-from stores.store import open_store
+from traklens.engine.cli.main import app
+from traklens.engine.data import load_dataset
+from traklens.stores.store import open_store
 
 pytestmark = pytest.mark.realdata
 

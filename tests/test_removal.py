@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from engine.attribution import rank, stored_target
-from engine.precondition import gram_matrix
-from engine.removal import curve, most_damaging, remove
-from stores.errors import UsageError
-from stores.store import Store
 from tests.written import features, write_store
+from traklens.engine.attribution.scores import rank, stored_target
+from traklens.engine.features.precondition import gram_matrix
+from traklens.engine.removal.effect import curve, most_damaging, remove
+from traklens.stores.errors import UsageError
+from traklens.stores.store import Store
 
 COPIES = (3, 7)  # the same picture and caption twice
 FLOAT32 = (

@@ -6,11 +6,11 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from engine.attribution import rank, stored_target
-from engine.cli import app
-from engine.report import report
-from engine.whatif import choose, prediction_of
-from stores.store import open_store
+from traklens.engine.attribution.scores import rank, stored_target
+from traklens.engine.cli.main import app
+from traklens.engine.explore.report import report
+from traklens.engine.removal.simulation import choose, prediction_of
+from traklens.stores.store import open_store
 
 
 @pytest.fixture(scope="module")

@@ -11,25 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from engine.data import load_dataset
-from engine.demo_data import write_demo_dataset
-from stores.checksums import digest, files_of
+from traklens.engine.data import load_dataset
+from traklens.engine.data.demo import write_demo_dataset
+from traklens.stores.checksums import digest, files_of
 
 # Trains or builds, and kills itself when progress `stage` has come to `at`: no handler, no flush, no goodbye.
 CHILD = """
 import os, signal, sys
 from pathlib import Path
 import torch
-import engine.fit
-import engine.train
-from engine.build import build_store
-from engine.data import load_dataset
-from engine.source import Source
-from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+import traklens.engine.training.fit
+from traklens.engine.training.train import train
+from traklens.engine.build.stages import build_store
+from traklens.engine.data import load_dataset
+from traklens.engine.build.source import Source
+from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 
 job, folder, out, stage, at = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], int(sys.argv[5])
 torch.set_num_threads(1)
-engine.fit.SAVE_EVERY_SECONDS = 0.0
+traklens.engine.training.fit.SAVE_EVERY_SECONDS = 0.0
 
 def report(found, done, total, detail):
     print("at work", flush=True)
@@ -37,7 +37,7 @@ def report(found, done, total, detail):
         os.kill(os.getpid(), signal.SIGKILL)
 
 if job == "train":
-    engine.train.train(load_dataset(folder / "data"), out, checkpoints=2, epochs=2, batch_size=32, report=report)
+    train(load_dataset(folder / "data"), out, checkpoints=2, epochs=2, batch_size=32, report=report)
 else:
     source = Source.open(folder / "data", run=folder / "run")
     build_store(source, out, ModelOutputSpec(n_reference=32), ProjectionSpec(dim=32), ScoreSpec(),

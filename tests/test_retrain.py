@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.attribution import stored_target
-from engine.fit import fit
-from engine.live import LiveModels
-from engine.measurements import Measurements
-from engine.models import load_checkpoint
-from engine.retrain import (
+from traklens.engine.attribution.new_target import LiveModels
+from traklens.engine.attribution.scores import stored_target
+from traklens.engine.models.checkpoints import load_checkpoint
+from traklens.engine.retraining.jobs import (
     Wanted,
     cancel,
     history,
@@ -29,25 +27,27 @@ from engine.retrain import (
     wanted_models,
     way_of,
 )
-from engine.retrainer import Retrainer, train_models
-from stores.errors import StoreError, UsageError
-from stores.retrained import Request, Retrained, model_key
-from stores.store import Store, open_store
+from traklens.engine.retraining.measurements import Measurements
+from traklens.engine.retraining.worker import Retrainer, train_models
+from traklens.engine.training.fit import fit
+from traklens.stores.errors import StoreError, UsageError
+from traklens.stores.retrained import Request, Retrained, model_key
+from traklens.stores.store import Store, open_store
 
 SLOW = """
 import sys, time
-import engine.retrainer
-before = engine.retrainer.fit
+import traklens.engine.retraining.worker
+before = traklens.engine.retraining.worker.fit
 def fit(*a, report, **k):
     def slowly(*x):
         time.sleep(0.1)
         report(*x)
     return before(*a, report=slowly, **k)
-engine.retrainer.fit = fit
-import engine.fit
-engine.fit.SAVE_EVERY_SECONDS = 0.0
+traklens.engine.retraining.worker.fit = fit
+import traklens.engine.training.fit
+traklens.engine.training.fit.SAVE_EVERY_SECONDS = 0.0
 from pathlib import Path
-sys.exit(engine.retrainer.work_on(Path(sys.argv[1]), sys.argv[2]))
+sys.exit(traklens.engine.retraining.worker.work_on(Path(sys.argv[1]), sys.argv[2]))
 """
 
 
@@ -99,7 +99,7 @@ def test_a_store_checkpoint_measures_as_the_store_says(store):
     featurizer = LiveModels(store).featurizers[0]
     import torch
 
-    from engine.features import References
+    from traklens.engine.features.featurize import References
 
     by_set = [
         featurizer.outputs(u, v, keep.numpy(), References(torch.from_numpy(u[rows]), torch.from_numpy(v[rows]))).f

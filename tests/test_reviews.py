@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stores.errors import StoreError, UsageError
-from stores.layout import REVIEWS
-from stores.reviews import DECISIONS, Reviews
+from traklens.stores.errors import StoreError, UsageError
+from traklens.stores.layout import REVIEWS
+from traklens.stores.reviews import DECISIONS, Reviews
 
 
 def _decisions(reviews: Reviews) -> dict[str, str]:
@@ -81,7 +81,7 @@ def test_several_reviewers_at_once_lose_nothing(tmp_path):
 @pytest.mark.parametrize("round_", range(3))
 def test_a_decision_that_was_acknowledged_survives_kill_9(tmp_path, round_):
     code = (
-        "import sys; from pathlib import Path; from stores.reviews import Reviews\n"
+        "import sys; from pathlib import Path; from traklens.stores.reviews import Reviews\n"
         "reviews, i = Reviews(Path(sys.argv[1])), 0\n"
         "while True:\n"
         "    reviews.decide([f'pair-{i}'], 'wrong'); print(i, flush=True); i += 1\n"

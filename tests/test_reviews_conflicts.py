@@ -2,8 +2,8 @@
 
 import pytest
 
-from stores.errors import UsageError
-from stores.reviews import Reviews, seen_of
+from traklens.stores.errors import UsageError
+from traklens.stores.reviews import Reviews, seen_of
 
 
 def test_a_decision_on_a_state_that_was_not_seen_is_refused_and_says_whose_it_is(tmp_path):

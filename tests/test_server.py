@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.server import SETTINGS, free_port
-from stores.store import open_store
+from traklens.app.server import SETTINGS, free_port
+from traklens.stores.store import open_store
 
 
 def _get(address: str, path: str, host: str | None = None) -> tuple[int, dict[str, str], bytes]:

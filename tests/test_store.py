@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.attribution import rank, stored_target
-from stores.errors import StoreError
-from stores.layout import SCHEMA
-from stores.store import open_store
+from traklens.engine.attribution.scores import rank, stored_target
+from traklens.stores.errors import StoreError
+from traklens.stores.layout import SCHEMA
+from traklens.stores.store import open_store
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.attribution import rank, stored_target
-from engine.evaluate import kept_evaluation
-from engine.health import health_of
-from engine.info import describe
-from engine.removal import remove
-from stores.errors import TrakLensError
-from stores.retrained import Retrained
-from stores.store import open_store
+from traklens.engine.attribution.scores import rank, stored_target
+from traklens.engine.evaluation.evaluate import kept_evaluation
+from traklens.engine.explore.health import health_of
+from traklens.engine.explore.info import describe
+from traklens.engine.removal.effect import remove
+from traklens.stores.errors import TrakLensError
+from traklens.stores.retrained import Retrained
+from traklens.stores.store import open_store
 
 
 def everything_that_is_read(path: Path) -> None:
@@ -124,7 +124,7 @@ def _with(value, path, new):
 @pytest.mark.parametrize("sealed", [True, False], ids=["as written by us", "as written by version 0.1"])
 def test_descriptions_of_another_shape_are_one_message(copy, sealed):
     """Unsealed: checksums that fit the damaged file, so that only its shape can tell."""
-    from stores.checksums import write_checksums
+    from traklens.stores.checksums import write_checksums
 
     draw = random.Random(11)
     names = ["manifest.json", "checksums.json", "influence.json", "similarity.json", "features.zarr/zarr.json"]

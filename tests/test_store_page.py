@@ -8,18 +8,18 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
-from app.caches import STORE_VARIABLE
-from engine.cli import app
-from engine.health import health_of, unseen_by
-from engine.info import disk_use
-from engine.reproduce import commands
-from stores.specs import placeless, to_dict
-from stores.store import open_store
+from traklens.app.caches import STORE_VARIABLE
+from traklens.engine.cli.main import app
+from traklens.engine.explore.health import health_of, unseen_by
+from traklens.engine.explore.info import disk_use
+from traklens.engine.explore.reproduce import commands
+from traklens.stores.specs import placeless, to_dict
+from traklens.stores.store import open_store
 
 
 def _page() -> None:
-    from app.caches import current_store
-    from app.views import about
+    from traklens.app.caches import current_store
+    from traklens.app.views import store as about
 
     about.show(current_store())
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from engine.suspicion import told_apart
+from traklens.engine.label_errors.suspicion import told_apart
 
 
 def test_models_that_learned_nothing_are_not_sure():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stores.errors import StoreError
-from stores.thumbnails import ThumbnailPack, ThumbnailWriter
+from traklens.stores.errors import StoreError
+from traklens.stores.thumbnails import ThumbnailPack, ThumbnailWriter
 
 
 def test_pictures_come_back_by_row_within_their_size(tmp_path):

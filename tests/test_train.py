@@ -7,14 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engine.data import load_dataset
-from engine.demo_data import write_demo_dataset
-from engine.fit import augmented, contrastive_loss
-from engine.models import load_checkpoint
-from engine.run_directory import open_run
-from engine.split import draw_by_group, split_dataset
-from engine.train import train
-from stores.errors import DataError, StoreError, UsageError
+from traklens.engine.data import load_dataset
+from traklens.engine.data.demo import write_demo_dataset
+from traklens.engine.models.checkpoints import load_checkpoint
+from traklens.engine.training.fit import augmented, contrastive_loss
+from traklens.engine.training.run_directory import open_run
+from traklens.engine.training.split import draw_by_group, split_dataset
+from traklens.engine.training.train import train
+from traklens.stores.errors import DataError, StoreError, UsageError
 
 
 def test_without_repeats_the_loss_is_clips():

@@ -13,21 +13,23 @@ import pytest
 from tests.conftest import own_port
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("app", "engine", "stores", "cuda", "pyproject.toml", "README.md", "LICENSE")
+PARTS = ("app", "engine", "stores", "cuda", "traklens", "pyproject.toml", "README.md", "LICENSE")
 USED = """
 import sys
 from importlib import resources
 from pathlib import Path
-import engine, app, stores
-import engine.models, engine.projection.gpu as gpu
+import traklens, traklens.app, traklens.engine, traklens.stores
+from traklens.engine.models.checkpoints import model_spec
+import traklens.engine.projection.gpu as gpu
 site = Path(sys.argv[1])
-assert all(Path(p.__file__).is_relative_to(site) for p in (engine, app, stores)), engine.__file__
+for package in (traklens, traklens.app, traklens.engine, traklens.stores):
+    assert Path(package.__file__).is_relative_to(site), package.__file__
 assert gpu.SOURCES.is_relative_to(site) and (gpu.SOURCES / "projection.cu").is_file(), gpu.SOURCES
 assert {"device.cuh", "philox.cuh"} <= {f.name for f in gpu.SOURCES.iterdir()}
-assert engine.models.model_spec("tiny").config["embed_dim"]
-assert (resources.files("app") / "style.css").is_file()
-from engine.projection.definition import sjlt_matrix
-from stores.specs import ProjectionSpec
+assert model_spec("tiny").config["embed_dim"]
+assert (resources.files("traklens.app") / "style.css").is_file()
+from traklens.engine.projection.definition import sjlt_matrix
+from traklens.stores.specs import ProjectionSpec
 assert sjlt_matrix(ProjectionSpec("sjlt", 64, 4, 0), (("weight", 613),), 0).shape == (613, 64)
 """
 
@@ -38,15 +40,21 @@ def installed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     (folder / "source").mkdir()
     for name in PARTS:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / "source" / name)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / "source" / name, symlinks=True)
+        else:
+            shutil.copy(ROOT / name, folder / "source" / name)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     offline = ["--no-deps", "--no-index"]
     build = [*pip, "wheel", "-q", *offline, "--no-build-isolation", "-w", folder, folder / "source"]
     subprocess.run(build, check=True, timeout=300)
     wheel = next(folder.glob("*.whl"))
     with zipfile.ZipFile(wheel) as packed:
-        assert not [name for name in packed.namelist() if name.startswith(("cuda/", "tests/", "benchmarks/"))]
+        names = packed.namelist()
+    assert {name.split("/")[0] for name in names} == {
+        "traklens",
+        next(n for n in names if ".dist-info/" in n).split("/")[0],
+    }
     subprocess.run([*pip, "install", "-q", *offline, "--target", folder / "site", wheel], check=True, timeout=300)
     return folder / "site"
 
@@ -68,11 +76,11 @@ def test_the_installed_wheel_answers_and_shows_its_page(installed, tiny_store, t
     assert used.returncode == 0, used.stderr
     for command in ("info", "query"):
         more = ["--id", _first_id(tiny_store)] if command == "query" else []
-        done = run("-P", "-m", "engine.cli", command, tiny_store, *more, "--json")
+        done = run("-P", "-m", "traklens.engine.cli.main", command, tiny_store, *more, "--json")
         assert done.returncode == 0, done.stderr
     port = own_port(8790)
     server = subprocess.Popen(
-        [sys.executable, "-P", "-m", "app.server", str(tiny_store), "--port", str(port), "--no-browser"],
+        [sys.executable, "-P", "-m", "traklens.app.server", str(tiny_store), "--port", str(port), "--no-browser"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(installed)},
     )
@@ -84,7 +92,7 @@ def test_the_installed_wheel_answers_and_shows_its_page(installed, tiny_store, t
 
 
 def _first_id(store: Path) -> str:
-    from stores.store import open_store
+    from traklens.stores.store import open_store
 
     return str(open_store(store).examples.id[0])
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from app.server import free_port
 from tests.conftest import recorded, serving, settle
+from traklens.app.server import free_port
 
 WIDTH, HEIGHT = 1440, 900
 STEPS = ("open", "caption", "similar", "picked", "simulate", "map", "hunt", "export", "deep-link")

@@ -6,15 +6,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engine.build import precondition
-from engine.embedding_map import write_map
-from engine.indexing import write_indices
-from engine.progress import silent
-from stores.builder import StoreBuilder
-from stores.examples import ExampleRow
-from stores.layout import SCHEMA
-from stores.specs import CheckpointSpec, DatasetSpec, Manifest, ModelOutputSpec, ModelSpec, ProjectionSpec, ScoreSpec
-from stores.store import Store, open_store
+from traklens.engine.build.indexing import write_indices
+from traklens.engine.build.stages import precondition
+from traklens.engine.features.embedding_map import write_map
+from traklens.engine.progress import silent
+from traklens.stores.builder import StoreBuilder
+from traklens.stores.examples import ExampleRow
+from traklens.stores.layout import SCHEMA
+from traklens.stores.specs import (
+    CheckpointSpec,
+    DatasetSpec,
+    Manifest,
+    ModelOutputSpec,
+    ModelSpec,
+    ProjectionSpec,
+    ScoreSpec,
+)
+from traklens.stores.store import Store, open_store
 
 N_TRAIN, N_HELDOUT, DIM, WIDTH, CHECKPOINTS = 60, 12, 16, 8, 2
 

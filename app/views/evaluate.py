@@ -3,14 +3,14 @@
 import numpy as np
 import streamlit as st
 
-from app.caches import calibration_of, evaluation_of
-from app.markup import fixed, notice, number, span, text
-from app.state import read_view
-from app.views import browse
-from app.views.charts import calibration, drops, efficacy_over_cost
-from engine.baselines import NAMES
-from engine.evaluate import in_words
-from stores.store import Store
+from traklens.app.caches import calibration_of, evaluation_of
+from traklens.app.markup import fixed, notice, number, span, text
+from traklens.app.parts import browse
+from traklens.app.parts.charts import calibration, drops, efficacy_over_cost
+from traklens.app.state import read_view
+from traklens.engine.attribution.methods import NAMES
+from traklens.engine.evaluation.evaluate import in_words
+from traklens.stores.store import Store
 
 EXPLANATION = """
 **LDS**, the linear datamodeling score: models are trained on random halves of the training set. For each held-out pair, a

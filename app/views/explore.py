@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app import caches
-from app.markup import story_card, target_card, text
-from app.state import METHODS, TOPS, View, follow_url, go_to, write_view
-from app.views import ask
-from app.views.cards import ranked_list
-from app.views.charts import score_distribution
-from app.views.download import report_button
-from app.views.target import opened
-from engine.attribution import Target, shared_rows
-from engine.story import story, trust
-from stores.store import Store
+from traklens.app import caches
+from traklens.app.markup import story_card, target_card, text
+from traklens.app.parts import ask
+from traklens.app.parts.cards import ranked_list
+from traklens.app.parts.charts import score_distribution
+from traklens.app.parts.download import report_button
+from traklens.app.parts.target import opened
+from traklens.app.state import METHODS, TOPS, View, follow_url, go_to, write_view
+from traklens.engine.attribution.scores import Target, shared_rows
+from traklens.engine.explore.highlights import story, trust
+from traklens.stores.store import Store
 
 METHOD_NAMES = {"trak": "Influential (TRAK)", "clip": "Similar (CLIP)", "both": "Side by side"}
 HEADINGS = {

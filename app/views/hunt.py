@@ -5,18 +5,18 @@ from dataclasses import replace
 import numpy as np
 import streamlit as st
 
-from app import caches
-from app.markup import LONGEST, picture, suggested, suspect_card, why_suspect
-from app.state import View, read_view, write_view
-from app.views import browse, hunt_export, hunt_keys, hunt_table
-from app.views.cards import ranked_list
-from app.views.review import problem, recorded
-from app.views.tray import picked_rows
-from engine.decisions import DROPPED
-from engine.mislabeled import Suspects
-from engine.signals import REASONS
-from stores.reviews import Review, Reviews, seen_of
-from stores.store import Store
+from traklens.app import caches
+from traklens.app.markup import LONGEST, picture, suggested, suspect_card, why_suspect
+from traklens.app.parts import browse, hunt_export, hunt_keys, hunt_table
+from traklens.app.parts.cards import ranked_list
+from traklens.app.parts.review import problem, recorded
+from traklens.app.parts.tray import picked_rows
+from traklens.app.state import View, read_view, write_view
+from traklens.engine.label_errors.decisions import DROPPED
+from traklens.engine.label_errors.signals import REASONS
+from traklens.engine.label_errors.suspects import Suspects
+from traklens.stores.reviews import Review, Reviews, seen_of
+from traklens.stores.store import Store
 
 TWICE = 2  # as many as are estimated to be wrong: the estimate is rather low
 PICKED = 0  # in place of a size: the pairs in the tray

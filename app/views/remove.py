@@ -5,20 +5,20 @@ from dataclasses import replace
 import numpy as np
 import streamlit as st
 
-from app import caches
-from app.markup import notice, number, target_card, text
-from app.state import CHOICES, View, drop_picked, write_view
-from app.views import ask, retraining
-from app.views.cards import ranked_list
-from app.views.charts import effect_curves
-from app.views.download import report_button
-from app.views.target import opened
-from app.views.tray import picked_rows
-from engine.attribution import Target, as_ranked
-from engine.decisions import confirmed_rows
-from engine.whatif import Prediction, collateral, mean_effect, most_removable, predict
-from stores.reviews import Reviews
-from stores.store import Store
+from traklens.app import caches
+from traklens.app.markup import notice, number, target_card, text
+from traklens.app.parts import ask, retraining
+from traklens.app.parts.cards import ranked_list
+from traklens.app.parts.charts import effect_curves
+from traklens.app.parts.download import report_button
+from traklens.app.parts.target import opened
+from traklens.app.parts.tray import picked_rows
+from traklens.app.state import CHOICES, View, drop_picked, write_view
+from traklens.engine.attribution.scores import Target, as_ranked
+from traklens.engine.label_errors.decisions import confirmed_rows
+from traklens.engine.removal.simulation import Prediction, collateral, mean_effect, most_removable, predict
+from traklens.stores.reviews import Reviews
+from traklens.stores.store import Store
 
 CHOICE_NAMES = {
     "trak": "Top proponents",

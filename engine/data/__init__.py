@@ -1,10 +1,10 @@
 """Data in: image–caption pairs from the usual forms, checked once, with stable ids."""
 
-from engine.data.example import Account, Dataset, Example, Problem, ProblemReport
-from engine.data.images import open_image
-from engine.data.load import load_dataset
-from engine.data.packed import open_stored, read_image
-from engine.data.readers import READERS
+from traklens.engine.data.example import Account, Dataset, Example, Problem, ProblemReport
+from traklens.engine.data.images import open_image
+from traklens.engine.data.load import load_dataset
+from traklens.engine.data.packed import open_stored, read_image
+from traklens.engine.data.readers import READERS
 
 __all__ = [
     "READERS",

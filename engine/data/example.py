@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from stores.specs import DatasetSpec
+from traklens.stores.specs import DatasetSpec
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from stores.errors import DataError
+from traklens.stores.errors import DataError
 
 MAX_PIXELS = 40_000_000
 IMAGE_SUFFIXES = frozenset(

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.data.example import Account, Dataset, Example, Problem, ProblemReport, shortened
-from engine.data.images import OversizedImageError, open_image
-from engine.data.packed import read_image
-from engine.data.readers import ALIASES, READERS
-from engine.data.rows import NO_TEXT, Options, Row, captions_of, fields_of, plain
-from engine.data.survey import Survey, survey
-from stores.errors import DataError, UsageError
-from stores.specs import DatasetSpec
+from traklens.engine.data.example import Account, Dataset, Example, Problem, ProblemReport, shortened
+from traklens.engine.data.images import OversizedImageError, open_image
+from traklens.engine.data.packed import read_image
+from traklens.engine.data.readers import ALIASES, READERS
+from traklens.engine.data.rows import NO_TEXT, Options, Row, captions_of, fields_of, plain
+from traklens.engine.data.survey import Survey, survey
+from traklens.stores.errors import DataError, UsageError
+from traklens.stores.specs import DatasetSpec
 
 MAX_CAPTION = 10_000
 MAX_COLUMN = 10_000  # characters of a further column that are kept

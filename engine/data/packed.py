@@ -14,8 +14,8 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from engine.data.images import IMAGE_SUFFIXES, open_image
-from stores.errors import DataError
+from traklens.engine.data.images import IMAGE_SUFFIXES, open_image
+from traklens.stores.errors import DataError
 
 PACKED = (".tar", ".parquet", ".arrow")
 

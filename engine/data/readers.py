@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.data import readers_folders as folders
-from engine.data import readers_json as nested
-from engine.data import readers_lists as lists
-from engine.data import readers_packed as packed
-from engine.data.example import Problem
-from engine.data.rows import Options, Row
-from engine.data.survey import Survey
+from traklens.engine.data import readers_folders as folders
+from traklens.engine.data import readers_json as nested
+from traklens.engine.data import readers_lists as lists
+from traklens.engine.data import readers_packed as packed
+from traklens.engine.data.example import Problem
+from traklens.engine.data.rows import Options, Row
+from traklens.engine.data.survey import Survey
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from engine.data.example import Problem
-from engine.data.rows import Options, Row, caption_of, split_named
-from engine.data.survey import Survey
-from engine.data.tables import decoded, json_of
-from stores.errors import DataError
+from traklens.engine.data.example import Problem
+from traklens.engine.data.rows import Options, Row, caption_of, split_named
+from traklens.engine.data.survey import Survey
+from traklens.engine.data.tables import decoded, json_of
+from traklens.stores.errors import DataError
 
 SIDECARS = (".txt", ".caption")
 

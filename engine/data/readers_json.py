@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.data.example import Problem
-from engine.data.rows import IMAGE_COLUMNS, Options, Row, caption_of, split_named, without_caption
-from engine.data.survey import Survey
-from engine.data.tables import json_of
-from stores.errors import DataError
+from traklens.engine.data.example import Problem
+from traklens.engine.data.rows import IMAGE_COLUMNS, Options, Row, caption_of, split_named, without_caption
+from traklens.engine.data.survey import Survey
+from traklens.engine.data.tables import json_of
+from traklens.stores.errors import DataError
 
 
 def _of_form(survey: Survey, fits) -> list[Path]:

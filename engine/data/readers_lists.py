@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.data.example import Problem
-from engine.data.images import IMAGE_SUFFIXES
-from engine.data.rows import IMAGE_COLUMNS, SPLITS, Options, Row, caption_of, split_named, without_caption
-from engine.data.survey import Survey
-from engine.data.tables import PEEKED, Record, decoded, delimited, header_of, json_lines
-from stores.errors import DataError
+from traklens.engine.data.example import Problem
+from traklens.engine.data.images import IMAGE_SUFFIXES
+from traklens.engine.data.rows import IMAGE_COLUMNS, SPLITS, Options, Row, caption_of, split_named, without_caption
+from traklens.engine.data.survey import Survey
+from traklens.engine.data.tables import PEEKED, Record, decoded, delimited, header_of, json_lines
+from traklens.stores.errors import DataError
 
 METADATA = re.compile(r"metadata.*\.(csv|jsonl)", re.IGNORECASE)
 DELIMITED = {".csv", ".tsv", ".txt"}

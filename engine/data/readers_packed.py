@@ -9,12 +9,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.data.example import Problem
-from engine.data.images import IMAGE_SUFFIXES
-from engine.data.packed import arrow_table
-from engine.data.rows import CAPTION_COLUMNS, IMAGE_COLUMNS, Options, Row, caption_of, split_named, without_caption
-from engine.data.survey import Survey
-from stores.errors import DataError
+from traklens.engine.data.example import Problem
+from traklens.engine.data.images import IMAGE_SUFFIXES
+from traklens.engine.data.packed import arrow_table
+from traklens.engine.data.rows import (
+    CAPTION_COLUMNS,
+    IMAGE_COLUMNS,
+    Options,
+    Row,
+    caption_of,
+    split_named,
+    without_caption,
+)
+from traklens.engine.data.survey import Survey
+from traklens.stores.errors import DataError
 
 IMAGE_CELLS = ("image", "jpg", "jpeg", "png", "webp", "img", "picture", "image_bytes", "bytes")
 

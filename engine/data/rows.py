@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
-from engine.data.example import Problem
-from stores.errors import DataError, UsageError
+from traklens.engine.data.example import Problem
+from traklens.stores.errors import DataError, UsageError
 
 SPLITS = {"train": "train", "test": "heldout", "val": "heldout", "validation": "heldout", "heldout": "heldout"}
 CAPTION_COLUMNS = ("text", "caption", "title", "captions")

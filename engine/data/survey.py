@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from engine.data.images import IMAGE_SUFFIXES
+from traklens.engine.data.images import IMAGE_SUFFIXES
 
 LIST_SUFFIXES = {
     ".csv",

@@ -5,10 +5,10 @@
 them. `reference_gradients` (plain.py) is the slow, obvious judge that tests compare with.
 """
 
-from engine.gradients.choose import Choice, choose_strategy
-from engine.gradients.contract import STRATEGIES, Sink
-from engine.gradients.dispatch import per_sample_gradients
-from engine.gradients.plain import reference_gradients
+from traklens.engine.gradients.choose import Choice, choose_strategy
+from traklens.engine.gradients.contract import STRATEGIES, Sink
+from traklens.engine.gradients.dispatch import per_sample_gradients
+from traklens.engine.gradients.plain import reference_gradients
 
 __all__ = [
     "STRATEGIES",

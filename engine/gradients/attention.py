@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.gradients.linear import linear
-from engine.gradients.tracker import NoRuleError, Tracker
+from traklens.engine.gradients.linear import linear
+from traklens.engine.gradients.tracker import NoRuleError, Tracker
 
 
 def multi_head_attention(

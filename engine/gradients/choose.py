@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine.gradients.dispatch import per_sample_gradients
-from stores.errors import ModelError
+from traklens.engine.gradients.dispatch import per_sample_gradients
+from traklens.stores.errors import ModelError
 
 PATIENCE = 2.0  # seconds of repeats per strategy; a large model is measured once after its warm-up
 

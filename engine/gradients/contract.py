@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from stores.errors import ModelError, UsageError
+from traklens.stores.errors import ModelError, UsageError
 
 # (parameter name, per-sample gradients [b, numel], which samples of the batch they belong to).
 # Several calls for one parameter and the same samples add up; no call at all means a gradient of zero.

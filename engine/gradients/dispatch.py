@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from engine.gradients.contract import STRATEGIES, Sink, batch_size, selected_parameters
-from engine.gradients.hooks import gradients_by_hooks
-from engine.gradients.plain import gradients_by_vmap, gradients_one_by_one
-from stores.errors import UsageError
+from traklens.engine.gradients.contract import STRATEGIES, Sink, batch_size, selected_parameters
+from traklens.engine.gradients.hooks import gradients_by_hooks
+from traklens.engine.gradients.plain import gradients_by_vmap, gradients_one_by_one
+from traklens.stores.errors import UsageError
 
 
 def per_sample_gradients(

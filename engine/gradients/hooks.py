@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from engine.gradients.contract import Sink, check_output
-from engine.gradients.rules import RULES
-from engine.gradients.tracker import AmbiguousBatchError, Shapes, Tracker
-from stores.errors import ModelError
+from traklens.engine.gradients.contract import Sink, check_output
+from traklens.engine.gradients.rules import RULES
+from traklens.engine.gradients.tracker import AmbiguousBatchError, Shapes, Tracker
+from traklens.stores.errors import ModelError
 
 
 def gradients_by_hooks(

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.gradients.tracker import NoRuleError, Tracker
+from traklens.engine.gradients.tracker import NoRuleError, Tracker
 
 
 def linear(

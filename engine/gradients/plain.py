@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from engine.gradients.contract import Sink, check_output, sample_blocks, widen
+from traklens.engine.gradients.contract import Sink, check_output, sample_blocks, widen
 
 
 def reference_gradients(

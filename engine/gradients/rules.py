@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.gradients.attention import multi_head_attention
-from engine.gradients.linear import linear, summed
-from engine.gradients.tracker import Formula, NoRuleError, Rule, Tracker
+from traklens.engine.gradients.attention import multi_head_attention
+from traklens.engine.gradients.linear import linear, summed
+from traklens.engine.gradients.tracker import Formula, NoRuleError, Rule, Tracker
 
 
 def matmul(t: Tracker, input: Tensor, other: Tensor) -> Tensor:

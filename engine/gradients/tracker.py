@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from engine.gradients.contract import Sink, sample_blocks, widen
-from stores.errors import ModelError
+from traklens.engine.gradients.contract import Sink, sample_blocks, widen
+from traklens.stores.errors import ModelError
 
 Shapes = dict[tuple[int, int], tuple[int, ...]]  # (number of the call, of the question in it) -> shape
 

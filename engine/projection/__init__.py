@@ -6,9 +6,9 @@ matrices are specified in cuda/README.md.
 
 from typing import Any, Protocol
 
-from engine.projection.definition import VERSION, Layout
-from stores.errors import UsageError
-from stores.specs import ProjectionSpec
+from traklens.engine.projection.definition import VERSION, Layout
+from traklens.stores.errors import UsageError
+from traklens.stores.specs import ProjectionSpec
 
 __all__ = ["Layout", "Projector", "make_projector"]
 
@@ -42,15 +42,15 @@ def make_projector(spec: ProjectionSpec, layout: Layout, checkpoint: int, *, dev
     if spec.kind not in ("sjlt", "rademacher"):
         raise UsageError("--projection", repr(spec.kind), "sjlt or rademacher", "Choose one of them.")
     if device.split(":")[0] == "cuda":
-        from engine.projection.gpu import GpuProjector
+        from traklens.engine.projection.gpu import GpuProjector
 
         return GpuProjector(spec, layout, checkpoint)
     if device != "cpu":
         raise UsageError("projection device", repr(device), "cpu or cuda", "Choose one of them.")
     if spec.kind == "sjlt":
-        from engine.projection.sjlt_cpu import SjltProjector
+        from traklens.engine.projection.sjlt_cpu import SjltProjector
 
         return SjltProjector(spec, layout, checkpoint)
-    from engine.projection.rademacher_cpu import RademacherProjector
+    from traklens.engine.projection.rademacher_cpu import RademacherProjector
 
     return RademacherProjector(spec, layout, checkpoint)

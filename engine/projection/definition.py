@@ -9,9 +9,9 @@ import math
 
 import numpy as np
 
-from engine.projection.philox import philox
-from stores.errors import UsageError
-from stores.specs import ProjectionSpec
+from traklens.engine.projection.philox import philox
+from traklens.stores.errors import UsageError
+from traklens.stores.specs import ProjectionSpec
 
 VERSION = 1  # of the definition; another matrix for the same numbers needs another version
 Layout = tuple[tuple[str, int], ...]  # (parameter name, number of coordinates), in order

@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.projection.definition import Layout, projection_key, tile_size
-from engine.projection.inputs import number_of
-from engine.projection.launch import KINDS, SJLT_SHAPES, Launch, rademacher_launch, sjlt_launch
-from stores.errors import ModelError, UsageError
-from stores.specs import ProjectionSpec
+from traklens.engine.projection.definition import Layout, projection_key, tile_size
+from traklens.engine.projection.inputs import number_of
+from traklens.engine.projection.launch import KINDS, SJLT_SHAPES, Launch, rademacher_launch, sjlt_launch
+from traklens.stores.errors import ModelError, UsageError
+from traklens.stores.specs import ProjectionSpec
 
-INSTALLED = resources.files("engine.projection") / "cuda_sources"
-SOURCES = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "cuda"  # the latter in a checkout
+SOURCES = Path(str(resources.files("traklens.engine.projection") / "cuda_sources"))
 
 
 def kernel_names() -> list[str]:
@@ -60,7 +59,7 @@ def _kernel(device: int, name: str) -> Any:
 
 
 class GpuProjector:
-    """See `engine.projection.Projector`; the matrices are those of `definition.py`, the launches those of `launch.py`."""
+    """See `projection.Projector`; the matrices are those of `definition.py`, the launches those of `launch.py`."""
 
     def __init__(self, spec: ProjectionSpec, layout: Layout, checkpoint: int) -> None:
         self.spec, self.layout = spec, layout

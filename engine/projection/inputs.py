@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.projection.definition import Layout
-from stores.errors import UsageError
+from traklens.engine.projection.definition import Layout
+from traklens.stores.errors import UsageError
 
 LIMIT = 2**32  # counters are 32-bit words
 WORTH_A_THREAD = 1 << 18  # numbers; below, starting threads costs more than the work

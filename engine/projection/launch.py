@@ -6,7 +6,7 @@ every bit, is the same on every GPU.
 
 from dataclasses import dataclass
 
-from stores.errors import UsageError
+from traklens.stores.errors import UsageError
 
 KINDS = {"float32": 0, "bfloat16": 1, "float16": 2}
 MOST_PARTS = 128

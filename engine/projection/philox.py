@@ -6,7 +6,7 @@ reference, `philox_words` the same for numba kernels.
 
 import numpy as np
 
-from stores.compiled import compiled
+from traklens.stores.compiled import compiled
 
 ROUNDS = 10
 M0, M1 = 0xD2511F53, 0xCD9E8D57  # round multipliers

@@ -10,13 +10,13 @@ It is the reference family, TRAK's own (Park et al. 2023, section 3.2); `sjlt` i
 import numpy as np
 from torch import Tensor
 
-from engine.projection.definition import Layout, projection_key
-from engine.projection.inputs import as_rows, for_each_part, number_of
-from engine.projection.rows import WIDTH, add_two_rows, put_two_rows
-from engine.projection.signs import fill_signs
-from stores.compiled import compiled
-from stores.errors import UsageError
-from stores.specs import ProjectionSpec
+from traklens.engine.projection.definition import Layout, projection_key
+from traklens.engine.projection.inputs import as_rows, for_each_part, number_of
+from traklens.engine.projection.rows import WIDTH, add_two_rows, put_two_rows
+from traklens.engine.projection.signs import fill_signs
+from traklens.stores.compiled import compiled
+from traklens.stores.errors import UsageError
+from traklens.stores.specs import ProjectionSpec
 
 GROUP = 128  # columns whose signs one Philox counter gives
 BLOCK = 8192  # coordinates summed apart before they join the total: keeps rounding errors small for large tensors
@@ -79,7 +79,7 @@ def _accumulate(gradients, out, tensor, begin, end, scale, k0, k1):
 
 
 class RademacherProjector:
-    """See `engine.projection.Projector`; the matrix is `definition.rademacher_matrix`."""
+    """See `traklens.engine.projection.Projector`; the matrix is `definition.rademacher_matrix`."""
 
     def __init__(self, spec: ProjectionSpec, layout: Layout, checkpoint: int) -> None:
         if spec.dim < 1:

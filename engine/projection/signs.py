@@ -4,7 +4,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from engine.projection.philox import M0, M1, ROUNDS, W0, W1
+from traklens.engine.projection.philox import M0, M1, ROUNDS, W0, W1
 
 LANES = 16
 _WORD, _LONG = ir.IntType(32), ir.IntType(64)

@@ -10,12 +10,12 @@ import threading
 import numpy as np
 from torch import Tensor
 
-from engine.projection.definition import Layout, projection_key, tile_size
-from engine.projection.inputs import as_rows, for_each_part, number_of
-from engine.projection.philox import philox_words
-from engine.projection.rows import WIDTH, add_scaled_row, turn_block
-from stores.compiled import compiled
-from stores.specs import ProjectionSpec
+from traklens.engine.projection.definition import Layout, projection_key, tile_size
+from traklens.engine.projection.inputs import as_rows, for_each_part, number_of
+from traklens.engine.projection.philox import philox_words
+from traklens.engine.projection.rows import WIDTH, add_scaled_row, turn_block
+from traklens.stores.compiled import compiled
+from traklens.stores.specs import ProjectionSpec
 
 # From this many samples and tiles on, turning the tile so that samples are adjacent is worth its cost (measured).
 SAMPLES_TO_TURN = 6
@@ -164,7 +164,7 @@ def _turn(turned, gradients, first, start, count):
 
 
 class SjltProjector:
-    """See `engine.projection.Projector`; the matrix is `definition.sjlt_matrix`."""
+    """See `traklens.engine.projection.Projector`; the matrix is `definition.sjlt_matrix`."""
 
     def __init__(self, spec: ProjectionSpec, layout: Layout, checkpoint: int) -> None:
         self.spec, self.layout = spec, layout

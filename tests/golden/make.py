@@ -5,16 +5,16 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from engine.attribution import rank, stored_target
-from engine.build import build_store
-from engine.data import load_dataset
-from engine.demo_data import write_demo_dataset
-from engine.source import Source
-from engine.train import train
-from stores.checksums import write_checksums
-from stores.layout import SCHEMA
-from stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
-from stores.store import open_store
+from traklens.engine.attribution.scores import rank, stored_target
+from traklens.engine.build.source import Source
+from traklens.engine.build.stages import build_store
+from traklens.engine.data import load_dataset
+from traklens.engine.data.demo import write_demo_dataset
+from traklens.engine.training.train import train
+from traklens.stores.checksums import write_checksums
+from traklens.stores.layout import SCHEMA
+from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+from traklens.stores.store import open_store
 
 HERE = Path(__file__).parent
 

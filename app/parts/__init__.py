@@ -1,0 +1,1 @@
+"""What pages share: cards, charts, tray, filters, keys."""

@@ -1,0 +1,66 @@
+"""The target a page is about: a stored pair, a question about its image, or a visitor's own image."""
+
+import base64
+from dataclasses import replace
+
+import streamlit as st
+
+from traklens.app import caches
+from traklens.app.markup import notice, picture
+from traklens.app.parts import ask, browse
+from traklens.app.parts.tray import picked_rows
+from traklens.app.state import View, read_view
+from traklens.engine.attribution.scores import Target
+from traklens.engine.data.images import thumbnail_of
+from traklens.stores.errors import TrakLensError
+from traklens.stores.store import Store
+
+
+def opened(store: Store) -> tuple[View, Target, str, tuple[str, ...]]:
+    """How a page about one pair begins: the sidebar, what was wrong with the link; the view, its target, image and chips."""
+    view, problem = resolved(store, read_view())
+    with st.sidebar:
+        browse.show(store, view)
+    with st.container():  # always there, so that what follows keeps its place and its state
+        if problem:
+            notice(problem, kind="error")
+        target, image, chips = chosen_target(store, view)
+    return view, target, image, chips
+
+
+def resolved(store: Store, view: View) -> tuple[View, str | None]:
+    """The view with pairs that exist, and what was wrong with the one asked for."""
+    view = replace(view, picked=tuple(str(store.examples.id[row]) for row in picked_rows(store, view)))
+    if view.id is None:
+        return replace(view, id=str(store.examples.id[caches.first_row(store)])), None
+    try:
+        store.examples.row_of(view.id)
+    except TrakLensError:
+        fallback = str(store.examples.id[caches.first_row(store)])
+        message = f"This store has no pair {view.id[:64]!r}. Showing another one; pick yours from the list."
+        return replace(view, id=fallback, caption=None, contrast=None), message
+    return view, None
+
+
+def chosen_target(store: Store, view: View) -> tuple[Target, str, tuple[str, ...]]:
+    """The target, the address of its picture, and what to say about it in chips."""
+    row = store.examples.row_of(str(view.id))
+    stored_image = picture(row, caches.stamp(store.path), "large")
+    upload = ask.current_upload()
+    split = "training pair" if row < store.n_train else "held-out pair"
+    try:
+        if upload is not None:
+            target = caches.ask(store, str(view.id), upload.image, upload.caption, upload.contrast)
+            chips = ("your image",) if upload.caption else ("your image", "nearest training caption")
+            return target, _data_url(upload.image), chips
+        if view.caption or view.contrast:
+            target = caches.ask(store, str(view.id), None, view.caption, view.contrast)
+            return target, stored_image, (f"image of a {split}",) + (("your caption",) if view.caption else ())
+    except TrakLensError as error:
+        notice(str(error), kind="error")
+    return caches.target_of(store, row), stored_image, (split,)
+
+
+def _data_url(image: bytes) -> str:
+    """A visitor's picture for the page: decoded and made small, so that nothing of theirs is passed on as it came."""
+    return "data:image/webp;base64," + base64.b64encode(thumbnail_of(image)).decode()

@@ -1,0 +1,95 @@
+"""Map: all pairs on a plane, coloured by what they did to the chosen one; a lasso around some shows and collects them."""
+
+import numpy as np
+import streamlit as st
+
+from traklens.app import caches
+from traklens.app.markup import notice, picked_card, target_line
+from traklens.app.parts import ask
+from traklens.app.parts.charts import pairs_on_a_plane
+from traklens.app.parts.target import opened
+from traklens.app.state import MOST_PICKED, View, add_picked, go_to, write_view
+from traklens.engine.attribution.scores import Target, as_ranked
+from traklens.stores.store import Store
+
+PER_PAGE = 48
+SIDES = {"image": "By image", "caption": "By caption"}
+COLOURS = {"trak": "Influence on this pair", "clip": "Similarity to it", "wrong": "Likely wrong caption"}
+EXPLANATION = """
+Each point is a pair of an image with its caption. The two axes are those along which the models' embeddings of the training
+pairs differ most (principal components over all checkpoints), so that far apart means different; two points on top of each
+other need not be alike in every other respect.
+
+**Colour.** Blue pairs raise the match of the chosen pair, orange ones lower it, grey ones do neither. Influence is often
+spread over pairs that lie nowhere near the chosen one: that is what similarity alone does not show.
+
+**Lasso or box.** Draw around points (tools at the upper right of the figure), look at the pairs below, and put them into the
+tray: to simulate their removal or to review their captions.
+"""
+
+
+def show(store: Store) -> None:
+    """Draw the page for the view in the URL."""
+    view, target, image, _ = opened(store)
+    st.html(target_line(target, image))
+    with st.container():
+        ask.way_back(view)
+    write_view(view)
+    with st.container(horizontal=True):
+        side = st.segmented_control(
+            "Lay out", list(SIDES), default="image", required=True, format_func=SIDES.__getitem__, key="map-side",
+            label_visibility="collapsed",
+        )  # fmt: skip
+        colour = st.segmented_control(
+            "Colour", list(COLOURS), default="trak", required=True, format_func=COLOURS.__getitem__, key="map-colour",
+            label_visibility="collapsed",
+        )  # fmt: skip
+    found = caches.painted_map(store, target, str(side), str(colour))
+    if found.is_one_point:
+        alike = "captions" if side == "caption" else "pictures"
+        notice(f"To these models the {alike} of all training pairs are alike: there is nothing to lay out.")
+    event = st.plotly_chart(
+        pairs_on_a_plane(found, str(colour)),
+        key=f"map-{side}-{colour}-{target.key}",
+        on_select="rerun",
+        selection_mode=("points", "box", "lasso"),
+        config={"displaylogo": False, "scrollZoom": True, "modeBarButtonsToRemove": ["autoScale2d", "toImage"]},
+        alt="All training pairs on a plane, coloured by their value for the chosen pair",
+    )
+    chosen = _selected(event, store.n_train)
+    if chosen.size:
+        _collected(store, target, view, chosen)
+    else:
+        st.html('<div class="tl-quiet">Draw a lasso or a box around points, or click one, to see the pairs.</div>')
+    with st.expander("What do these colours mean?", icon=":material/help:"):
+        st.markdown(EXPLANATION)
+
+
+def _selected(event, n_train: int) -> np.ndarray:
+    """Training rows of the selected points, each once: int64."""
+    rows = (point.get("customdata") for point in event["selection"]["points"])
+    plain = (row[0] if isinstance(row, list) else row for row in rows)
+    return np.array(
+        sorted({int(row) for row in plain if row is not None and 0 <= int(row) < n_train}), dtype=np.int64
+    )
+
+
+def _collected(store: Store, target: Target, view: View, chosen: np.ndarray) -> None:
+    """The selected pairs, the most influential on the target first, and the way into the tray."""
+    pairs = sorted(as_ranked(store, target, chosen), key=lambda pair: -pair.score)
+    ids = [pair.id for pair in pairs[:MOST_PICKED]]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.html(f'<div class="tl-head">{len(pairs):,} {"pair" if len(pairs) == 1 else "pairs"} selected</div>')
+        some = f"the first {MOST_PICKED}" if len(pairs) > MOST_PICKED else "all"
+        st.button(f"Put {some} into the tray", key="map-pick", on_click=add_picked, args=(tuple(ids),))
+    st.html('<div class="tl-quiet">The most influential on the chosen pair first. Click one to ask about it.</div>')
+    pages = -(-len(pairs) // PER_PAGE)
+    page = min(int(st.session_state.get("map-page", 1)), pages)
+    version = caches.stamp(store.path)
+    with st.grid(8, min_column_width=90, gap="xxsmall"):
+        for pair in pairs[(page - 1) * PER_PAGE : page * PER_PAGE]:
+            with st.container(key=f"card-map-{pair.row}"):
+                st.html(picked_card(pair.row, pair.caption, version, pair.score, pair.id in view.picked))
+                st.button(f"Ask about pair {pair.row}", key=f"map-open-{pair.row}", on_click=go_to, args=(pair.id,))
+    if pages > 1:
+        st.pagination(pages, key="map-page", max_visible_pages=7)

@@ -1,0 +1,213 @@
+"""Ask a finished store: which training pairs raised or lowered the model output of a target?
+
+No torch here: a stored target's query is a row of the store, and the ranking is an exact inner-product search,
+`search(q)` for proponents and `search(−q)` for opponents. A target that is not in the store comes from `new_target.py`.
+"""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from traklens.stores.errors import StoreError, UsageError
+from traklens.stores.store import Store
+
+METHODS = ("trak", "clip")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A pair that is asked about. `row` and `id` are None when it is not in the store.
+
+    f and p [image→text, text→image] are means over the checkpoints, similarity the mean cosine; the ranks count from
+    1 among the captions (images) of all pairs of the store; `influence_query` is q = concat_m φ_m(z) [M·k],
+    `similarity_query` concat_m(u, v) [2·M·e].
+    """
+
+    row: int | None
+    id: str | None
+    caption: str
+    f: float
+    p: tuple[float, float]
+    similarity: float
+    rank_image_to_text: int
+    rank_text_to_image: int
+    influence_query: np.ndarray
+    similarity_query: np.ndarray
+    contrast: str | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """A name for the question itself, to keep answers by: equal for equal queries."""
+        return hashlib.blake2b(self.influence_query.tobytes() + self.similarity_query.tobytes()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A training pair with its score: attribution τ in units of f (method trak) or mean cosine (method clip)."""
+
+    row: int
+    id: str
+    score: float
+    caption: str
+    image: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Proponents best first, opponents most negative first (for clip: least similar first)."""
+
+    proponents: tuple[Ranked, ...]
+    opponents: tuple[Ranked, ...]
+    method: str
+    seconds: float
+
+
+def stored_target(store: Store, which: str | int) -> Target:
+    """The target of a stored pair, by example id or row. StoreError when there is no such pair."""
+    row = store.examples.row_of(which) if isinstance(which, str) else which
+    if not 0 <= row < store.n:
+        raise StoreError(
+            f"store {store.path}", f"row {row}", f"a row from 0 to {store.n - 1}", "Choose another pair."
+        )
+    checkpoints = range(store.n_checkpoints)
+    embeddings = [(store.row(m, "image_embedding", row), store.row(m, "text_embedding", row)) for m in checkpoints]
+    similarity_query = np.concatenate([np.concatenate(pair) for pair in embeddings]).astype(np.float32)
+    ranks = retrieval_ranks(store, similarity_query, store.examples.caption[row], store.examples.image_id[row])
+    p = np.mean([store.row(m, "p", row) for m in checkpoints], axis=0)
+    return Target(
+        row=row,
+        id=store.examples.id[row],
+        caption=store.examples.caption[row],
+        f=float(np.mean([store.row(m, "f", row) for m in checkpoints])),
+        p=(float(p[0]), float(p[1])),
+        similarity=float(np.mean([u @ v for u, v in embeddings])),
+        rank_image_to_text=ranks[0],
+        rank_text_to_image=ranks[1],
+        influence_query=np.concatenate([store.row(m, "phi", row) for m in checkpoints]).astype(np.float32),
+        similarity_query=similarity_query,
+    )
+
+
+def retrieval_ranks(
+    store: Store, similarity_query: np.ndarray, caption: str, image_id: str | None
+) -> tuple[int, int]:
+    """Rank of the own caption for the image and of the own image for the caption, by mean cosine (1 = best).
+
+    Counted among the distinct captions (images) of the training pairs; pairs with the same caption or the same image
+    are right answers too, and no rivals. similarity_query: concat_m(u, v) [2·M·e].
+    """
+    pair = similarity_query.reshape(store.n_checkpoints, 2, -1)
+    own = float((pair[:, 0] * pair[:, 1]).sum()) / (2 * store.n_checkpoints)
+    captions, images = store.examples.caption[: store.n_train], store.examples.image_id[: store.n_train]
+    rivals = (captions != caption) & (images != image_id)
+    better_captions = captions[(_matches(store, pair, image=True) > own) & rivals]
+    better_images = images[(_matches(store, pair, image=False) > own) & rivals]
+    return 1 + len(set(better_captions)), 1 + len(set(better_images))
+
+
+def _matches(store: Store, pair: np.ndarray, *, image: bool) -> np.ndarray:
+    """Half the mean cosine of a pair's image with every training caption, or of its caption with every training image."""
+    query = np.zeros_like(pair)
+    query[:, 1 if image else 0] = pair[:, 0 if image else 1]  # u against every V_i, or v against every U_i
+    return store.similarity.scores(query.ravel())
+
+
+def rival_caption(store: Store, target: Target) -> str | None:
+    """The training caption other than its own that the models match best with the target's image; None without one."""
+    captions = store.examples.caption[: store.n_train]
+    scores = _matches(store, target.similarity_query.reshape(store.n_checkpoints, 2, -1), image=True)
+    scores = np.where(captions == target.caption, -np.inf, scores)
+    best = int(np.argmax(scores))
+    return str(captions[best]) if np.isfinite(scores[best]) else None
+
+
+def _query_of(store: Store, target: Target, method: str):
+    if method not in METHODS:
+        raise UsageError("method", repr(method), " or ".join(METHODS), "Choose one of them.")
+    return (
+        (store.influence, target.influence_query) if method == "trak" else (store.similarity, target.similarity_query)
+    )
+
+
+def rank(store: Store, target: Target, *, top: int = 10, method: str = "trak") -> Ranking:
+    """The `top` proponents and opponents among the training pairs. A training target finds itself among them.
+
+    For TRAK a proponent has a score above zero and an opponent one below: there may be fewer than `top`.
+    """
+    if top < 1:
+        raise UsageError("--top", str(top), "1 or more", "Try 10.")
+    start = time.perf_counter()
+    index, query = _query_of(store, target, method)
+    best, best_rows, worst, worst_rows = index.extremes(query, min(top, store.n_train))
+    if method == "trak":
+        best, best_rows, worst, worst_rows = (
+            best[best > 0],
+            best_rows[best > 0],
+            worst[worst < 0],
+            worst_rows[worst < 0],
+        )
+    proponents = tuple(ranked(store, row, score) for row, score in zip(best_rows, best, strict=True))
+    opponents = tuple(ranked(store, row, score) for row, score in zip(worst_rows, worst, strict=True))
+    return Ranking(proponents, opponents, method, time.perf_counter() - start)
+
+
+def ranked(store: Store, row: int, score: float) -> Ranked:
+    """A stored pair with a score."""
+    examples = store.examples
+    return Ranked(
+        row=int(row),
+        id=examples.id[row],
+        score=float(score),
+        caption=examples.caption[row],
+        image=examples.image[row],
+        split=examples.split[row],
+    )
+
+
+def score_sample(
+    store: Store, target: Target, *, method: str = "trak", at_most: int = 20_000, seed: int = 0
+) -> np.ndarray:
+    """Scores of all training pairs, or of a seeded sample of `at_most`: float32 [min(n_train, at_most)]."""
+    index, query = _query_of(store, target, method)
+    if store.n_train <= at_most:
+        return index.scores(query)
+    rows = np.sort(np.random.default_rng(seed).choice(store.n_train, size=at_most, replace=False))
+    return index.scores(query, rows)
+
+
+def score_histogram(scores: np.ndarray, bins: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Edges and counts of scores [n], about `bins` of them; zero is always an edge, so that no bin mixes the signs."""
+    low, high = min(float(scores.min(initial=0)), 0.0), max(float(scores.max(initial=0)), 0.0)
+    width = max(high - low, 1e-12) / bins
+    below = int(np.ceil(-low / width - 1e-9))
+    edges = width * np.arange(-below, bins - below + 2)
+    counts, _ = np.histogram(scores, edges)
+    return edges, counts
+
+
+def shared_rows(a: Ranking, b: Ranking) -> set[int]:
+    """Rows that are among the proponents of both rankings."""
+    return {pair.row for pair in a.proponents} & {pair.row for pair in b.proponents}
+
+
+def as_ranked(store: Store, target: Target, rows: np.ndarray) -> list[Ranked]:
+    """Chosen training rows with their attribution to a target, in the order given."""
+    scores = store.influence.scores(target.influence_query, rows)
+    return [ranked(store, int(row), float(score)) for row, score in zip(rows, scores, strict=True)]
+
+
+def soft_threshold(scores: np.ndarray, keep_share: float) -> np.ndarray:
+    """TRAK's last step: τ ← sign(τ)·max(|τ| − t, 0), t the quantile of |τ| that keeps a share of the training set.
+
+    scores [..., n], one target per row. The order of proponents and opponents does not change. Raises UsageError for
+    a share outside (0, 1].
+    """
+    if not 0 < keep_share <= 1:
+        raise UsageError("soft threshold", f"a share of {keep_share}", "above 0 and at most 1", "Try 0.02.")
+    size = np.abs(scores)
+    threshold = np.quantile(size, 1 - keep_share, axis=-1, keepdims=True) if keep_share < 1 else 0.0
+    return np.sign(scores) * np.maximum(size - threshold, 0)

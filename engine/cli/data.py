@@ -1,0 +1,71 @@
+"""`traklens data`: what would be read of a data set; and what every command says about it before it works on it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from traklens.engine.cli.console import AsJson, StoreDir, facts_table, notes, progress, results
+
+
+def show_data(dataset, console=notes) -> None:
+    """Print what was read, and what was left out and why."""
+    console.print(facts_table(f"data {dataset.root}", dataset.account.facts()))
+    if dataset.problems.problems:
+        console.print(dataset.problems.table())
+
+
+Reader = Annotated[
+    str | None, typer.Option(help="The form of the data (`traklens data DATA` names it); detected if not given.")
+]
+TextColumn = Annotated[str | None, typer.Option(help="Column of the metadata that holds the caption.")]
+Template = Annotated[
+    str | None,
+    typer.Option("--caption-template", help="Caption made of columns, e.g. 'a photo of a {label}'."),
+]
+Sample = Annotated[int | None, typer.Option(help="Take only this many pairs, drawn with --seed.", min=1)]
+Data = Annotated[Path, typer.Argument(help="Folder, list or shard of image-caption pairs.")]
+
+
+def data(
+    data: Data,
+    reader: Reader = None,
+    text_column: TextColumn = None,
+    caption_template: Template = None,
+    sample: Sample = None,
+    seed: Annotated[int, typer.Option(help="Decides --sample.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """What would be read: form, lists, pairs, images, what is left out and why, three examples. Writes nothing."""
+    from traklens.engine.data import load_dataset
+
+    with progress(notes) as report:
+        dataset = load_dataset(
+            data,
+            reader=reader,
+            text_column=text_column,
+            caption_template=caption_template,
+            sample=sample,
+            seed=seed,
+            progress=lambda done, total: report("checking pairs", done, total, ""),
+        )
+    if as_json:
+        problems = [asdict(problem) for problem in dataset.problems.problems]
+        print(json.dumps(asdict(dataset.account) | {"problems": problems}, ensure_ascii=False))
+    else:
+        show_data(dataset, results)
+
+
+def relocate(
+    store: StoreDir,
+    data: Annotated[Path | None, typer.Option(help="Where the data set is now.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Where the run directory is now.")] = None,
+    targets: Annotated[Path | None, typer.Option(help="Where the further targets are now.")] = None,
+) -> None:
+    """Tell a store where its data or its run were moved to; it must be the same data and the same weights."""
+    from traklens.engine.build.relocate import relocate as move
+
+    move(store, data=data, run=run, targets=targets)
+    results.print(f"Store {store}: places renewed.", highlight=False, soft_wrap=True)

@@ -1,0 +1,56 @@
+"""`traklens demo`: draw a data set, train on it, build a store, with nothing to download."""
+
+import os
+from pathlib import Path
+
+from traklens.engine.progress import Report
+
+PAIRS = 2_000
+CHECKPOINTS = 4
+
+
+def default_directory(name: str = "demo") -> Path:
+    """Where a demo lives when no directory is given: the user's cache folder."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "traklens" / name
+
+
+def prepare(
+    directory: Path,
+    report: Report,
+    *,
+    pairs: int = PAIRS,
+    checkpoints: int = CHECKPOINTS,
+    stamps: bool = False,
+    package: Path | None = None,
+) -> Path:
+    """Make `directory`/store, or find it finished: data set → run → store. Continues where it was interrupted.
+
+    stamps: real pictures from a Debian package, fetched or given as `package`, in place of drawn ones.
+    """
+    store = directory / "store"
+    if (store / "manifest.json").is_file():
+        from traklens.stores.store import open_store
+
+        open_store(store)
+        return store
+    from traklens.engine.build.source import Source
+    from traklens.engine.build.stages import build_store
+    from traklens.engine.data import load_dataset
+    from traklens.engine.data.demo import write_demo_dataset
+    from traklens.engine.data.demo_stamps import write_stamps
+    from traklens.engine.training.train import train
+    from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+
+    def drawn(done: int, total: int) -> None:
+        report("unpacking pictures" if stamps else "drawing pairs", done, total or done, "")
+
+    if stamps:
+        data = write_stamps(directory / "data", package, drawn)
+    else:
+        data = write_demo_dataset(directory / "data", n=pairs, seed=0, progress=drawn)
+    dataset = load_dataset(data, progress=lambda done, total: report("checking pairs", done, total, ""))
+    train(dataset, directory / "run", checkpoints=checkpoints, report=report)
+    source = Source.open(data, run=directory / "run", report=report)
+    build_store(source, store, ModelOutputSpec(), ProjectionSpec(), ScoreSpec(), report=report)
+    return store

@@ -1,0 +1,105 @@
+"""`traklens hunt` and `traklens export`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from traklens.engine.cli.console import AsJson, StoreDir, notes, progress, results
+
+
+def hunt(
+    store: StoreDir,
+    top: Annotated[int, typer.Option(help="How many suspects to list or write.")] = 20,
+    out: Annotated[Path | None, typer.Option(help="Write them to this .csv, .parquet or .jsonl file.")] = None,
+    truth: Annotated[
+        str | None, typer.Option(help="Column of the metadata with the true caption: measures the hunt.")
+    ] = None,
+    retrain: Annotated[
+        int | None,
+        typer.Option(help="First train this many models without the suspects, and judge again with them. Resumes."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the training pairs most likely to have a wrong caption."""
+    from traklens.engine.label_errors.export import save, suspects_table
+    from traklens.engine.label_errors.hunt import hunt as run
+    from traklens.stores.errors import UsageError
+    from traklens.stores.reviews import Reviews
+    from traklens.stores.store import open_store
+
+    if top < 1:
+        raise UsageError("--top", str(top), "1 or more", "Try 20.")
+    opened = open_store(store)
+    with progress(notes) as report:
+        suspects, measured = run(opened, truth=truth, retrain=retrain, report=report)
+    rows, decisions = suspects.order[:top], Reviews(opened.path).current()
+    if out is not None:
+        save(suspects_table(opened, suspects, decisions, rows, out.suffix), out)
+        notes.print(f"{rows.size:,} suspects written to {out}", highlight=False, soft_wrap=True)
+    if as_json:
+        listed = [
+            {
+                "id": str(opened.examples.id[row]),
+                "caption": str(opened.examples.caption[row]),
+                "image": str(opened.examples.image[row]),
+                "probability": float(suspects.probability[row]),
+                "signals": {name: float(values[row]) for name, values in suspects.signals.items()},
+            }
+            for row in rows
+        ]
+        found = {"expected_wrong": suspects.expected_wrong, "suspects": listed}
+        print(json.dumps(found | (measured or {}), ensure_ascii=False))
+        return
+    if out is None:
+        table = Table(
+            "", "likely wrong", "id", "caption", title=f"{opened.n_train:,} training pairs, the most suspect"
+        )
+        for place, row in enumerate(rows, start=1):
+            caption = Text(str(opened.examples.caption[row])[:120])
+            table.add_row(str(place), f"{suspects.probability[row]:.0%}", str(opened.examples.id[row]), caption)
+        results.print(table)
+        results.print(f"About {suspects.expected_wrong:,.0f} captions are estimated to be wrong.", highlight=False)
+    if measured is not None:
+        title = f"{measured['wrong']:,} of {measured['pairs']:,} are wrong by {truth!r}"
+        table = Table("ranking", "AUROC", "average precision", *(f"first {k}" for k in _sizes(measured)), title=title)
+        for name, row in sorted(measured["methods"].items(), key=lambda item: -item[1]["auroc"]):
+            label = f"{name} (baseline)" if name in measured["baselines"] else name
+            shares = (f"{share:.1%}" for share in row["precision"].values())
+            table.add_row(label, f"{row['auroc']:.3f}", f"{row['auprc']:.3f}", *shares)
+        results.print(table)
+
+
+def _sizes(measured: dict) -> list[str]:
+    return list(next(iter(measured["methods"].values()))["precision"])
+
+
+def export(
+    store: StoreDir,
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    format: Annotated[
+        str, typer.Option(help="open_clip, webdataset-keys, cleanlab, fiftyone or parquet.")
+    ] = "open_clip",
+) -> None:
+    """Write the training pairs with people's decisions applied."""
+    from traklens.engine.label_errors.decisions import confirms, corrects
+    from traklens.engine.label_errors.export import export as run
+    from traklens.engine.label_errors.export import save
+    from traklens.engine.label_errors.suspects import find_suspects
+    from traklens.stores.reviews import Reviews
+    from traklens.stores.store import open_store
+
+    opened = open_store(store)
+    decisions = Reviews(opened.path).current()
+    with progress(notes) as report:
+        content = run(opened, find_suspects(opened, report), decisions, format)
+    save(content, out)
+    gone, mended = (sum(map(counts, decisions.values())) for counts in (confirms, corrects))
+    results.print(
+        f"{out}: {opened.n_train:,} training pairs, {gone:,} left out, {mended:,} captions corrected",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,157 @@
+"""`traklens remove` and `traklens evaluate`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from traklens.engine.cli.console import AsJson, StoreDir, facts_table, notes, progress, results
+from traklens.stores.errors import UsageError
+
+
+def remove(
+    store: StoreDir,
+    id: Annotated[str, typer.Option(help="Example id of the target.")],
+    top: Annotated[int | None, typer.Option(help="Remove this many of its top proponents.")] = None,
+    ids: Annotated[Path | None, typer.Option(help="Remove the pairs named in this file, one id per line.")] = None,
+    method: Annotated[str, typer.Option(help="The prediction to show first: group or additive.")] = "group",
+    retrain: Annotated[int | None, typer.Option(help="Check by retraining with this many seeds.")] = None,
+    train_command: Annotated[
+        str | None,
+        typer.Option(help="Your own training, with {keep}, {seed} and {out}, for models not trained here."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict what removing training pairs does to a target; --retrain measures it."""
+    from traklens.engine.cli.removal_request import answer
+    from traklens.stores.store import open_store
+
+    if (top is None) == (ids is None):
+        raise UsageError("remove", "both or neither of --top and --ids", "exactly one of them", "Say what to remove.")
+    with progress(notes) as report:
+        found = answer(
+            open_store(store),
+            id=id,
+            top=top,
+            ids=ids,
+            method=method,
+            retrain=retrain,
+            command=train_command,
+            report=report,
+        )
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    results.print(Text(f"{found['target']['caption']!r} without {found['removed']:,} training pairs", style="bold"))
+    results.print(facts_table("change of f", _removal_facts(found)))
+
+
+def _removal_facts(found: dict[str, Any]) -> dict[str, str]:
+    predicted, measured = found["predicted"], found["measured"]
+    other = "additive" if found["method"] == "group" else "group"
+    facts = {"f of the store": f"{found['target']['f']:+.2f}"}
+    for name in (found["method"], other):
+        facts[f"predicted ({name})"] = f"{predicted[name]:+.2f}"
+    if predicted["interval"] is None:
+        facts["90 % interval"] = "none yet: fewer than 12 removals of this store have been checked by retraining"
+    else:
+        low, high = predicted["interval"]
+        facts["calibrated"] = f"{predicted['calibrated']:+.2f}, 90 % interval {low:+.2f} to {high:+.2f}"
+    if measured is not None:
+        facts["measured"] = f"{measured['change']:+.2f}, each seed " + ", ".join(
+            f"{x:+.2f}" for x in measured["changes"]
+        )
+        facts["measured cosine"] = f"{measured['similarity_change']:+.3f}"
+        if measured["random"]:
+            facts["as many at random"] = f"{measured['random']['change']:+.2f}"
+    return facts
+
+
+def report(
+    store: StoreDir,
+    id: Annotated[str, typer.Option(help="Example id of the target.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")],
+    top: Annotated[int, typer.Option(help="How many proponents and opponents.")] = 10,
+    without: Annotated[int | None, typer.Option(help="Also what removing this many top proponents would do.")] = None,
+) -> None:
+    """Write one target, and what a removal would do to it, as a single HTML file with its pictures inside."""
+    from traklens.engine.attribution.scores import as_ranked, stored_target
+    from traklens.engine.explore.report import report as make
+    from traklens.engine.label_errors.export import save
+    from traklens.engine.removal.simulation import choose, prediction_of
+    from traklens.stores.store import open_store
+
+    opened = open_store(store)
+    target = stored_target(opened, id)
+    removed, prediction = None, None
+    if without is not None:
+        rows = choose(opened, target, "trak", without)
+        removed = as_ranked(opened, target, rows)
+        prediction = prediction_of(opened, target, rows)
+    save(make(opened, target, top=top, removed=removed, prediction=prediction).encode("utf-8", "replace"), out)
+    results.print(f"{out}", highlight=False, soft_wrap=True)
+
+
+def evaluate(
+    store: StoreDir,
+    subsets: Annotated[int, typer.Option(help="Random halves of the training set to train models on.")] = 32,
+    repeats: Annotated[int, typer.Option(help="Models per half; more make the measurement less noisy.")] = 1,
+    targets: Annotated[int, typer.Option(help="Held-out pairs to look at.")] = 100,
+    methods: Annotated[
+        str, typer.Option(help="Comma-separated methods.")
+    ] = "trak,clip,graddot,gradcos,influence,bm25,random",
+    leave_k_out: Annotated[
+        list[int] | None,
+        typer.Option(help="Remove this many per target and method, and retrain; repeat for several."),
+    ] = None,
+    removal_targets: Annotated[int, typer.Option(help="Targets of --leave-k-out.")] = 16,
+    removal_methods: Annotated[
+        str, typer.Option(help="Methods of --leave-k-out: those above or greedy.")
+    ] = "trak,clip,random",
+    seeds: Annotated[int, typer.Option(help="Retrainings per removal.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Measure by retraining how far this store's attributions can be trusted. Resumes; keeps what it found."""
+    from traklens.engine.evaluation.evaluate import evaluate as run
+    from traklens.stores.store import open_store
+
+    with progress(notes) as report:
+        found = run(
+            open_store(store),
+            subsets=subsets,
+            repeats=repeats,
+            targets=targets,
+            methods=tuple(methods.split(",")),
+            leave_out=tuple(leave_k_out or ()),
+            removal_targets=removal_targets,
+            removal_methods=tuple(removal_methods.split(",")),
+            seeds=seeds,
+            report=report,
+        )
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    title = f"LDS over {found['subsets']} random halves, {found['targets']} targets"
+    table = Table("method", "LDS", "95 % interval", "TRAK's lead", "without threshold", "seconds", title=title)
+    for name, row in sorted(found["lds"].items(), key=lambda item: -item[1]["mean"]):
+        interval = f"{row['lo']:.3f} to {row['hi']:.3f}"
+        plain = f"{row['without_threshold']['mean']:.3f}"
+        lead = row.get("behind_trak")
+        ahead = (
+            "" if lead is None or name == "trak" else f"{lead['mean']:+.3f} ({lead['lo']:+.3f} to {lead['hi']:+.3f})"
+        )
+        table.add_row(name, f"{row['mean']:.3f}", interval, ahead, plain, f"{row['seconds']:.1f}")
+    results.print(table)
+    if found["leave_k_out"]:
+        table = Table("k", "method", "drop of f", "95 % interval", "drop of cosine", "targets", title="leave-k-out")
+        for k, by_method in found["leave_k_out"].items():
+            for name, row in by_method.items():
+                interval = f"{row['lo']:.2f} to {row['hi']:.2f}"
+                numbers = (f"{row['drop']:.2f}", interval, f"{row['similarity_drop']:.3f}", str(row["targets"]))
+                table.add_row(k, name, *numbers)
+        results.print(table)
+    calibration = {k: v for k, v in found["calibration"].items() if k != "points" and v is not None}
+    results.print(facts_table("calibration", calibration))

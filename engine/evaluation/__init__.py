@@ -1,0 +1,1 @@
+"""How far the attributions can be trusted, measured by retraining."""

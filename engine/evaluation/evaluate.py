@@ -1,0 +1,192 @@
+"""How far the attributions of a store can be trusted, measured by retraining: `traklens evaluate`.
+
+What needs many retrained models is computed once: the models are kept in the store, an interrupted evaluation goes on,
+and one with more subsets or targets adds to what is there. The outcome is kept as evaluation.json.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from traklens.engine.attribution.methods import METHODS, NAMES, scores_of
+from traklens.engine.evaluation import leave_k_out
+from traklens.engine.evaluation.lds import lds, thresholded_lds
+from traklens.engine.progress import Report, silent
+from traklens.engine.removal.calibration import points, summary
+from traklens.engine.removal.simulation import most_removable
+from traklens.engine.retraining.jobs import way_of
+from traklens.engine.retraining.noise_ceiling import ceiling
+from traklens.engine.retraining.subsets import MOST_SUBSETS, measured_subsets, repeated_subsets, subset_models
+from traklens.engine.statistics import bootstrap
+from traklens.stores.atomic import read_json, write_json
+from traklens.stores.errors import StoreError, UsageError
+from traklens.stores.layout import EVALUATION
+from traklens.stores.locks import writing
+from traklens.stores.store import Store
+
+DEFAULT_METHODS = ("trak", "clip", "graddot", "gradcos", "influence", "bm25", "random")
+BY_GRADIENTS = ("trak", "graddot", "gradcos", "influence")
+BY_EMBEDDINGS = ("clip", "clip_image", "clip_text")
+
+
+def evaluate(
+    store: Store,
+    *,
+    subsets: int = 32,
+    repeats: int = 1,
+    targets: int = 100,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    leave_out: Sequence[int] = (),
+    removal_targets: int = 16,
+    removal_methods: Sequence[str] = ("trak", "clip", "random"),
+    seeds: int = 3,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Train what is missing, then LDS per method, leave-k-out and calibration; keeps and returns the outcome.
+
+    `subsets` random halves with `repeats` models each; `targets` held-out pairs, or all where there are fewer;
+    `leave_out` sizes k removed for each of `removal_targets` targets and each removal method, `seeds` retrainings each.
+    Raises UsageError for values out of range, StoreError when the store's models cannot be retrained.
+    """
+    for name, value, least, most in (
+        ("--subsets", subsets, 4, MOST_SUBSETS),
+        ("--repeats", repeats, 1, 16),
+        ("--targets", targets, 1, 100_000),
+        ("--removal-targets", removal_targets, 1, 100_000),
+        ("--seeds", seeds, 1, 32),
+    ):
+        if not least <= value <= most:
+            raise UsageError(name, str(value), f"{least} to {most}", "Choose a value in between.")
+    for k in leave_out:
+        if not 1 <= k <= most_removable(store):
+            raise UsageError("--leave-k-out", str(k), f"1 to {most_removable(store):,}", "Choose a value in between.")
+    unknown = [m for m in methods if m not in METHODS] + [m for m in removal_methods if m not in leave_k_out.METHODS]
+    if unknown:
+        raise UsageError("--methods", unknown[0], ", ".join(leave_k_out.METHODS), "Choose among them.")
+    from traklens.engine.retraining.cost import (
+        seconds_per_pair,  # torch only here: the app reads what was found without it
+    )
+    from traklens.engine.retraining.worker import train_models
+
+    with writing(store.path, "store", shared=True):
+        train_models(store, subset_models(store, subsets, repeats), report=report)
+        rows = target_rows(store, targets)
+        outcome: dict[str, Any] = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
+        outcome |= {"subsets": subsets, "repeats": repeats, "targets": int(rows.size)}
+        outcome["lds"], outcome["lds_by_checkpoints"] = _lds(
+            store, rows, methods, subsets, repeats, seconds_per_pair(store), report
+        )
+        repeated = repeated_subsets(store, way_of(store), subsets, repeats)
+        outcome["lds_attainable"] = ceiling(repeated[:, :, rows])
+        outcome["leave_k_out"] = _leave_k_out(
+            store, rows[:removal_targets], removal_methods, leave_out, seeds, report
+        )
+        outcome["calibration"] = summary(points(store))
+        write_json(store.path / EVALUATION, outcome)
+    return outcome
+
+
+def target_rows(store: Store, count: int) -> np.ndarray:
+    """The targets an evaluation looks at: held-out rows in a seeded order, training rows where none are held out."""
+    first = store.n_train if store.n_heldout else 0
+    rows = np.arange(first, store.n)
+    return np.random.default_rng([6, store.n]).permutation(rows)[:count]
+
+
+def kept_evaluation(store: Store) -> dict[str, Any] | None:
+    """What was found for this store; None when it was never evaluated. StoreError when the file is damaged."""
+    path = store.path / EVALUATION
+    if not path.is_file():
+        return None
+    again = "Run `traklens evaluate` again."
+    found = read_json(path, "an evaluation", again)
+    lds = found.get("lds") if isinstance(found, dict) else None
+    if not isinstance(lds, dict) or not all(isinstance(row, dict) and "mean" in row for row in lds.values()):
+        raise StoreError(f"{path}", "something else", "an evaluation", again)
+    return found
+
+
+def in_words(found: dict[str, Any]) -> list[str]:
+    """What an evaluation means, in plain sentences."""
+    scores = {name: row["mean"] for name, row in found["lds"].items()}
+    others = {name: value for name, value in scores.items() if name != "trak"}
+    sentences = []
+    if "trak" in scores:
+        sentence = f"On this store TRAK predicts retrained models with rank correlation {scores['trak']:.2f}"
+        if others:
+            best = max(others, key=lambda name: others[name])
+            named = sorted({best, "clip"} & set(others), key=lambda name: -others[name])
+            said = ", ".join(f"{NAMES[name]} {others[name]:.2f}" for name in named)
+            lead = found["lds"][best]["behind_trak"]
+            verdict = "ahead of" if lead["lo"] > 0 else "behind" if lead["hi"] < 0 else "not told apart from"
+            sentence += f" ({said}). On the same pairs it is {verdict} the best of the others"
+            sentence += f" (difference {lead['mean']:.3f}, 95 % {lead['lo']:.3f} to {lead['hi']:.3f})"
+        sentences.append(sentence + "." + _at_most(found.get("lds_attainable")))
+    calibration = found["calibration"]
+    if calibration.get("rank_correlation") is not None:
+        sentence = (
+            f"Over {calibration['removals']} removals checked by retraining, predicted and measured change have rank "
+            f"correlation {calibration['rank_correlation']:.2f}"
+        )
+        if calibration.get("interval_coverage") is not None:
+            sentence += f", and {calibration['interval_coverage']:.0%} of held-out ones fell inside the 90 % interval"
+        sentences.append(sentence + "." + _at_most(calibration.get("attainable")))
+    return sentences
+
+
+def _at_most(attainable: float | None) -> str:
+    if attainable is None:
+        return ""
+    most = f"A rank correlation of {attainable:.2f} is the most that could be had"
+    return f" {most}: retrained models differ that much by their seeds alone."
+
+
+def _lds(
+    store: Store, rows: np.ndarray, methods: Sequence[str], subsets: int, repeats: int, cost, report: Report
+) -> tuple[dict, list]:
+    """Per method the score with all checkpoints, and a list of (method, checkpoints, seconds, mean) for the scatter."""
+    kept, f, _ = measured_subsets(store, way_of(store), subsets, repeats)
+    measured = f[:, rows]
+    table: dict[str, Any] = {}
+    per_target: dict[str, np.ndarray] = {}
+    scatter: list[dict[str, Any]] = []
+    for place, method in enumerate(methods):
+        report("scoring", place, len(methods), method)
+        by_models = method in (*BY_GRADIENTS, *BY_EMBEDDINGS)
+        counts = [m for m in (1, 2, 4, 8, 16) if m < store.n_checkpoints] if by_models else []
+        for m in [*counts, store.n_checkpoints]:
+            scored = scores_of(store, method, rows, checkpoints=m)
+            per_pair = cost.gradient if method in BY_GRADIENTS else cost.embedding if by_models else 0.0
+            seconds = per_pair * (store.n_train + rows.size) * m + scored.seconds
+            values, share = thresholded_lds(scored.scores, kept, measured)
+            interval = bootstrap(values)
+            scatter.append({"method": method, "checkpoints": m, "seconds": seconds} | asdict(interval))
+            if m == store.n_checkpoints:
+                per_target[method] = values
+                plain = bootstrap(lds(scored.scores, kept, measured))
+                table[method] = asdict(interval) | {
+                    "seconds": seconds,
+                    "keep_share": share,
+                    "without_threshold": asdict(plain),
+                }
+    if "trak" in per_target:  # paired: on the same targets, so what they share cancels
+        for method in table:
+            table[method]["behind_trak"] = asdict(bootstrap(per_target["trak"] - per_target[method]))
+    report("scoring", len(methods), len(methods), "")
+    return table, scatter
+
+
+def _leave_k_out(store: Store, rows, methods, sizes: Sequence[int], seeds: int, report: Report) -> dict:
+    """Train the removals that are asked for; report all that the store holds."""
+    from traklens.engine.retraining.jobs import history, wanted_models
+    from traklens.engine.retraining.worker import train_models
+
+    wanted = leave_k_out.requests(store, rows, methods, sizes, seeds) if sizes else []
+    models = [model for request in wanted for model in wanted_models(store, request)]
+    train_models(store, sorted(models, key=lambda model: model.seed), report=report)
+    leave_k_out.keep_requests(store, wanted)
+    done = [request for _, request, _ in history(store) if request.origin == "evaluate"]
+    return leave_k_out.drops(store, done)

@@ -1,0 +1,143 @@
+"""One target, or one removal, as a single HTML file for an appendix or a ticket.
+
+The pictures are inside, nothing is fetched, there is no script. No torch.
+"""
+
+import base64
+from html import escape
+
+from traklens.engine.attribution.scores import Ranked, Target, rank
+from traklens.engine.evaluation.evaluate import in_words, kept_evaluation
+from traklens.engine.explore.reproduce import commands
+from traklens.engine.removal.simulation import Prediction
+from traklens.engine.retraining.measurements import Measured
+from traklens.stores.store import Store
+
+STYLE = """
+:root { color-scheme: light dark; --up: #2f74d0; --down: #c4561d; }
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin: 0 0 .3rem; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin: 1.6rem 0 .5rem; }
+.head { display: flex; gap: 1.2rem; } .head img { width: 176px; height: 176px; object-fit: contain; flex: none; }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 0 2rem; }
+.row { display: grid; grid-template-columns: 1.4rem 52px 1fr 4.5rem; gap: .6rem; align-items: center; padding: .25rem 0; }
+.row img { width: 52px; height: 52px; object-fit: contain; } .row b { text-align: right; font-variant-numeric: tabular-nums; }
+.row div { overflow-wrap: anywhere; } .up { color: var(--up); } .down { color: var(--down); }
+.bar { height: 6px; border-radius: 3px; background: currentColor; min-width: 2px; }
+table { border-collapse: collapse; } th, td { text-align: left; padding: .2rem 1rem .2rem 0; vertical-align: top; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; } small, .quiet { opacity: .7; }
+"""
+
+
+def report(
+    store: Store,
+    target: Target,
+    *,
+    top: int = 10,
+    removed: list[Ranked] | None = None,
+    prediction: Prediction | None = None,
+    measured: Measured | None = None,
+    picture: bytes | None = None,
+) -> str:
+    """The page. `removed`, `prediction` and `measured` add a removal; `picture` (WebP) is that of a target not stored."""
+    ranking = rank(store, target, top=top)
+    body = [_head(store, target, picture)]
+    if removed is not None and prediction is not None:
+        body.append(_removal(store, removed, prediction, measured))
+    body.append('<div class="two">')
+    largest = _largest([*ranking.proponents, *ranking.opponents])  # one scale for both lists
+    for title, pairs in (("Proponents", ranking.proponents), ("Opponents", ranking.opponents)):
+        body.append(f"<div><h2>{title}</h2>{_pairs(store, pairs, largest)}</div>")
+    body.append("</div>")
+    body.append(_trust(store))
+    title = escape(target.caption[:80])
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src '
+        f"'unsafe-inline'\"><style>{STYLE}</style></head><body>{''.join(body)}</body></html>"
+    )
+
+
+def _head(store: Store, target: Target, picture: bytes | None) -> str:
+    image = picture if picture is not None else (None if target.row is None else store.thumbnail(target.row, "large"))
+    against = f"<p>rather than “{_text(target.contrast)}”</p>" if target.contrast else ""
+    split = "" if target.row is None else ("training pair" if target.row < store.n_train else "held-out pair")
+    facts = {
+        "model output f": f"{target.f:+.3f}",
+        "probability, caption by image and image by caption": f"{target.p[0]:.3f}, {target.p[1]:.3f}",
+        "cosine of image and caption": f"{target.similarity:+.3f}",
+        "rank of its caption, of its image": f"{target.rank_image_to_text:,}, {target.rank_text_to_image:,}",
+        "pair": f"{target.id or 'not stored'} {split}".strip(),
+    }
+    shown = "" if image is None else f'<img src="{_data(image)}" alt="the image">'
+    return (
+        f'<div class="head">{shown}<div><h1>{_text(target.caption)}</h1>{against}{_table(facts)}</div></div>'
+        f"<p>Which training pairs made the models match this image with this caption: attribution by TRAK, in units of f, "
+        f"mean over {store.n_checkpoints} checkpoints.</p>"
+    )
+
+
+def _removal(store: Store, removed: list[Ranked], prediction: Prediction, measured: Measured | None) -> str:
+    facts = {
+        "predicted, as a group": f"{prediction.group:+.3f}",
+        "predicted, additive": f"{prediction.additive:+.3f}",
+        "90 % interval": str(prediction.why_no_interval)
+        if prediction.interval is None
+        else f"{prediction.interval[0]:+.3f} to {prediction.interval[1]:+.3f}, around {prediction.calibrated:+.3f}",
+    }
+    if measured is not None:
+        each = ", ".join(f"{value:+.2f}" for value in measured.changes)
+        facts["measured by retraining"] = f"{measured.change:+.3f} (each seed: {each})"
+        if measured.random:
+            facts["as many at random"] = f"{sum(measured.random) / len(measured.random):+.3f}"
+    shown = removed[:50]
+    more = f"<p>and {len(removed) - len(shown):,} more</p>" if len(removed) > len(shown) else ""
+    return (
+        f"<h2>Change of f without {len(removed):,} training pairs</h2>{_table(facts)}"
+        f"<details><summary>The pairs</summary>{_pairs(store, shown, _largest(shown))}{more}</details>"
+    )
+
+
+def _pairs(store: Store, pairs: tuple[Ranked, ...] | list[Ranked], largest: float) -> str:
+    """Rows of pairs; a bar as long as its column is a score of size `largest`."""
+    return (
+        "".join(
+            f'<div class="row"><small>{place}</small><img src="{_data(store.thumbnail(pair.row))}" alt="">'
+            f"<div>{_text(pair.caption[:400])}<br><small>{escape(pair.id)}</small>"
+            f'<div class="bar {_sign(pair)}" style="width:{100 * abs(pair.score) / largest:.0f}%"></div></div>'
+            f'<b class="{_sign(pair)}">{pair.score:+.3g}</b></div>'
+            for place, pair in enumerate(pairs, start=1)
+        )
+        or "<p>None.</p>"
+    )
+
+
+def _trust(store: Store) -> str:
+    evaluation = kept_evaluation(store)
+    words = in_words(evaluation) if evaluation is not None else ["This store has not been evaluated yet."]
+    return (
+        f"<h2>How far to trust it</h2>{''.join(f'<p>{_text(line)}</p>' for line in words)}"
+        f"<h2>Made by</h2><pre>{escape(chr(10).join(commands(store)))}</pre>"
+        f'<p class="quiet">TrakLens {escape(store.manifest.libraries.get("traklens", ""))}, store of '
+        f"{escape(store.manifest.created)}, TRAK: Park et al. 2023, arXiv 2303.14186.</p>"
+    )
+
+
+def _table(facts: dict[str, str]) -> str:
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts.items())
+    return f"<table>{rows}</table>"
+
+
+def _largest(pairs: list[Ranked]) -> float:
+    return max((abs(pair.score) for pair in pairs), default=0.0) or 1.0
+
+
+def _sign(pair: Ranked) -> str:
+    return "up" if pair.score >= 0 else "down"
+
+
+def _text(value: str | None) -> str:
+    return f'<bdi dir="auto">{escape(value or "", quote=True)}</bdi>'
+
+
+def _data(image: bytes) -> str:
+    return "data:image/webp;base64," + base64.b64encode(image).decode()

@@ -1,0 +1,74 @@
+"""The commands that make a store again, from what its manifest and its run record. No torch."""
+
+import shlex
+
+from traklens.engine.training.run_directory import Recipe, open_run
+from traklens.stores.errors import TrakLensError
+from traklens.stores.specs import DatasetSpec, Manifest
+from traklens.stores.store import Store
+
+RECIPE_OPTIONS = {
+    "checkpoints": "checkpoints",
+    "epochs": "epochs",
+    "subset": "subset",
+    "heldout": "heldout",
+    "seed": "seed",
+    "batch_size": "batch-size",
+    "learning_rate": "learning-rate",
+    "augment": "augment",
+}
+
+
+def commands(store: Store) -> list[str]:
+    """`traklens train`, where the store's run is at hand, and `traklens build`: shell lines."""
+    manifest = store.manifest
+    files = [store.checkpoint_path(m) for m in range(store.n_checkpoints)]
+    data = str(store.data_root)
+    folder = files[0].parent
+    found, source = [], ["--model", manifest.model.name, *(x for file in files for x in ("--checkpoint", str(file)))]
+    try:
+        recipe = open_run(folder).spec.recipe
+    except TrakLensError:
+        pass
+    else:
+        found.append(_shell(["train", data, "--out", str(folder), *_recipe(recipe, manifest)]))
+        source = ["--run", str(folder)]
+    found.append(_shell(["build", data, *source, "--store", str(store.path), *_build(store)]))
+    return found
+
+
+def _recipe(recipe: Recipe, manifest: Manifest) -> list[str]:
+    values = [x for name, option in RECIPE_OPTIONS.items() for x in (f"--{option}", str(getattr(recipe, name)))]
+    return ["--model", manifest.model.name, *values, *_reading(manifest.dataset)]
+
+
+def _build(store: Store) -> list[str]:
+    manifest = store.manifest
+    output, projection, score = manifest.model_output, manifest.projection, manifest.score
+    found = ["--proj-dim", str(projection.dim), "--projection", projection.kind, "--damping", f"{score.damping:g}"]
+    found += [
+        "--references",
+        str(output.n_reference),
+        "--temperature",
+        output.temperature,
+        "--seed",
+        str(projection.seed),
+    ]
+    if not score.weight_by_q:
+        found.append("--no-weight-by-q")
+    if manifest.targets is not None:
+        found += ["--targets", str(manifest.targets.seen_from(store.path))]
+    return found + _reading(manifest.dataset)
+
+
+def _reading(dataset: DatasetSpec) -> list[str]:
+    options = {
+        "--text-column": dataset.text_column,
+        "--caption-template": dataset.caption_template,
+        "--sample": dataset.sample,
+    }
+    return [x for name, value in options.items() if value is not None for x in (name, str(value))]
+
+
+def _shell(words: list[str]) -> str:
+    return shlex.join(["traklens", *words])

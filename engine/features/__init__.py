@@ -1,0 +1,1 @@
+"""What a checkpoint says of an example: embeddings, outputs, projected gradients, preconditioned rows."""

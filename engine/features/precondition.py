@@ -1,0 +1,66 @@
+"""From projected gradients to rows that can be looked up: the Gram matrix, its damped inverse, the weights.
+
+Source: TRAK (Park et al. 2023, arXiv 2303.14186), section 3.3, with relative damping:
+
+    G = Φᵀ Φ + λ·(tr(Φᵀ Φ) / k)·I        over the whole training set, per checkpoint
+    τ(z, z_i) = [1/M Σ_m φ_m(z)ᵀ G_m⁻¹ φ_m(z_i)] · Q̄_i        Q̄_i the mean of Q over the checkpoints
+
+so with x_i = Q̄_i·concat_m(G_m⁻¹ φ_m(z_i)) / M and q = concat_m φ_m(z), τ = qᵀx_i exactly. Scores stay in units of f:
+nothing is rescaled.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from traklens.stores.errors import UsageError
+
+
+def gram_matrix(blocks: Iterable[np.ndarray], dim: int) -> np.ndarray:
+    """Sum of φᵀφ over blocks of rows [b, k] → float64 [k, k]. Products in float32, sums in float64."""
+    gram = np.zeros((dim, dim), dtype=np.float64)
+    for block in blocks:
+        gram += block.T @ block
+    return gram
+
+
+class DampedGram:
+    """G = gram + λ·(tr gram / k)·I, factored once by Cholesky in float64."""
+
+    def __init__(self, gram: np.ndarray, damping: float) -> None:
+        """Raises UsageError when the damping is negative or G is not positive definite."""
+        if damping < 0:
+            raise UsageError("--damping", str(damping), "0 or more", "Try 1.")
+        self.ridge = damping * float(np.trace(gram)) / len(gram)
+        matrix = gram.astype(np.float64, copy=True)
+        matrix[np.diag_indices_from(matrix)] += self.ridge
+        try:
+            self._factor = torch.linalg.cholesky(torch.from_numpy(matrix))
+        except RuntimeError as error:
+            raise UsageError(
+                "Gram matrix of the projected gradients",
+                f"not positive definite with damping {damping}",
+                "a positive definite matrix",
+                "Raise --damping (1 is the default) or lower --proj-dim below the number of training pairs.",
+            ) from error
+
+    def solve(self, rows: np.ndarray) -> np.ndarray:
+        """G⁻¹ applied to each row: [b, k] → float32 [b, k]."""
+        right = torch.from_numpy(rows.T.astype(np.float64))
+        return np.ascontiguousarray(torch.cholesky_solve(right, self._factor).T.numpy(), dtype=np.float32)
+
+
+def influence_rows(preconditioned: list[np.ndarray], mean_q: np.ndarray, *, weight_by_q: bool) -> np.ndarray:
+    """x_i = Q̄_i·concat_m(G_m⁻¹ φ_m(z_i)) / M: M blocks [b, k] and Q̄ [b] → float32 [b, M·k]."""
+    rows = np.concatenate(preconditioned, axis=1) / np.float32(len(preconditioned))
+    return rows * mean_q[:, None].astype(np.float32) if weight_by_q else rows
+
+
+def similarity_rows(image_embeddings: list[np.ndarray], text_embeddings: list[np.ndarray]) -> np.ndarray:
+    """concat_m(U_i, V_i) / (2M): M blocks [b, e] of each → float32 [b, 2·M·e].
+
+    Its inner product with concat_m(u, v) is the mean over checkpoints of the image–image and text–text cosines.
+    """
+    pairs = [block for both in zip(image_embeddings, text_embeddings, strict=True) for block in both]
+    return np.concatenate(pairs, axis=1).astype(np.float32) / np.float32(len(pairs))

@@ -1,0 +1,1 @@
+"""Hunting training examples with a wrong caption: signals, one ranking, decisions, exports."""

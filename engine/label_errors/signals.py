@@ -1,0 +1,195 @@
+"""Signs that a training pair has a wrong caption, one number per pair each: the larger, the more suspect. No torch.
+
+margin              −f of the models that did not train on the pair: they rank caption and image badly
+self_influence      mean_m φ_iᵀG⁻¹φ_i·Q_i, the pair's attribution to itself: high for pairs learned by heart
+                    (Feldman and Zhang, arXiv 2008.03703; TRAK, section 3)
+harm                −mean attribution to the other pairs: it lowers the model output of others
+image_neighbours    the nearest images have captions unlike its own
+text_neighbours     the pairs with the nearest captions have images unlike its own
+copies              a picture nearly the same has another caption
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from traklens.engine.attribution.methods import blocks, mean_q
+from traklens.engine.label_errors.neighbours import Neighbours, embedding_space, nearest, numbered
+from traklens.engine.progress import Report, silent
+from traklens.engine.retraining.jobs import way_of
+from traklens.stores.errors import StoreError
+from traklens.stores.retrained import Retrained, RetrainedModel
+from traklens.stores.store import Store
+
+NEIGHBOURS = 30
+
+REASONS = {
+    "margin": "Models that did not train on it do not match image and caption",
+    "self_influence": "It explains itself: learned by heart, not from others",
+    "harm": "It lowers the match of other pairs",
+    "image_neighbours": "Similar images have other captions",
+    "text_neighbours": "Similar captions have other images",
+    "copies": "A near-copy of the image has another caption",
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the signals are made of.
+
+    f: float32 [M, n]; unseen: bool [M, n], whether model m never saw the pair, of the checkpoints and of the retrained
+    models with embeddings, in the order of the blocks of the two spaces [n, M·e]. witness_f and witness_unseen [W, n]:
+    the same of the other retrained models that the store keeps.
+    """
+
+    f: np.ndarray
+    unseen: np.ndarray
+    witness_f: np.ndarray
+    witness_unseen: np.ndarray
+    image: Neighbours
+    text: Neighbours
+    image_space: np.ndarray
+    text_space: np.ndarray
+
+
+def gather(store: Store, report: Report = silent, *, witnesses: bool = True) -> Evidence:
+    """Read what the signals need; the neighbours are n²·M·e products for each of the two spaces."""
+    n = store.n_train
+    models = retrained_models(store) if witnesses else []
+    judges = [model for model in models if model.image is not None and model.text is not None]
+    others = [model for model in models if model.image is None or model.text is None]
+    further = {
+        "image_embedding": [model.image for model in judges],
+        "text_embedding": [model.text for model in judges],
+    }
+    groups = numbered(store.examples.image_id[:n])
+    spaces, found = {}, {}
+    for step, name in enumerate(("image_embedding", "text_embedding")):
+        report("neighbours", step, 2, "")
+        spaces[name] = embedding_space(store, name, further[name])  # type: ignore[arg-type]
+        found[name] = nearest(spaces[name], NEIGHBOURS, groups)
+    report("neighbours", 2, 2, "")
+    return Evidence(
+        f=np.stack(
+            [
+                *(np.asarray(store.array(m, "f")[:n]) for m in range(store.n_checkpoints)),
+                *(model.f[:n] for model in judges),
+            ]
+        ),
+        unseen=np.stack([*~trained_on(store), *(~model.kept for model in judges)]),
+        witness_f=np.array([model.f[:n] for model in others], dtype=np.float32).reshape(-1, n),
+        witness_unseen=~np.array([model.kept for model in others], dtype=bool).reshape(-1, n),
+        image=found["image_embedding"],
+        text=found["text_embedding"],
+        image_space=spaces["image_embedding"],
+        text_space=spaces["text_embedding"],
+    )
+
+
+def retrained_models(store: Store) -> list[RetrainedModel]:
+    """Every retrained model of the store's own recipe; none where the run it comes from is not at hand."""
+    retrained = Retrained(store.path)
+    if not retrained.path.is_dir():
+        return []
+    try:
+        return retrained.all(way_of(store).digest)
+    except StoreError:
+        return []
+
+
+def trained_on(store: Store) -> np.ndarray:
+    """bool [M, n_train]: whether a checkpoint was trained on a pair; all of them where that is not known."""
+    everything = np.ones(store.n_train, dtype=bool)
+    return np.stack(
+        [
+            np.asarray(store.array(m, "subset")) if spec.subset is not None else everything
+            for m, spec in enumerate(store.manifest.checkpoints)
+        ]
+    )
+
+
+def mean_where(values: np.ndarray, where: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Mean of values [M, n] over the checkpoints where `where` [M, n] holds; `otherwise` [n] where there is none."""
+    count = where.sum(axis=0)
+    total = np.where(where, values, 0).sum(axis=0, dtype=np.float64)
+    return np.where(count > 0, total / np.maximum(count, 1), otherwise)
+
+
+def signals(store: Store, evidence: Evidence) -> dict[str, np.ndarray]:
+    """Every signal of REASONS: float32 [n_train] each."""
+    found = {name: compute(store, evidence) for name, compute in SIGNALS.items()}
+    return {name: values.astype(np.float32) for name, values in found.items()}
+
+
+def margin(store: Store, evidence: Evidence) -> np.ndarray:
+    """−f, averaged over the models that never saw the pair; over all checkpoints where every model did."""
+    f, unseen = (
+        np.concatenate([evidence.f, evidence.witness_f]),
+        np.concatenate([evidence.unseen, evidence.witness_unseen]),
+    )
+    return -mean_where(f, unseen, evidence.f.mean(axis=0))
+
+
+def self_influence(store: Store, evidence: Evidence) -> np.ndarray:
+    """τ(z_i, z_i) = mean_m φ_iᵀG⁻¹φ_i·Q̄_i, from the features, not the rounded index."""
+    total = np.zeros(store.n_train)
+    for m in range(store.n_checkpoints):
+        phi, preconditioned = store.array(m, "phi"), store.array(m, "preconditioned")
+        for part in blocks(store.n_train):
+            total[part] += np.einsum("nk,nk->n", np.asarray(phi[part]), np.asarray(preconditioned[part]))
+    return total / store.n_checkpoints * mean_q(store, store.n_checkpoints)
+
+
+def harm(store: Store, evidence: Evidence) -> np.ndarray:
+    """−mean over held-out pairs z of τ(z, z_i); over the other training pairs where none are held out."""
+    part = slice(store.n_train, store.n) if store.n_heldout else slice(0, store.n_train)
+    count = max(1, (part.stop - part.start) - (0 if store.n_heldout else 1))
+    query = np.concatenate([_column_sums(store, m, part) for m in range(store.n_checkpoints)])
+    total = store.influence.scores(query.astype(np.float32))
+    if not store.n_heldout:
+        total = total - self_influence(store, evidence)
+    return -total / count
+
+
+def _column_sums(store: Store, m: int, part: slice) -> np.ndarray:
+    """Sum of φ over some rows: float64 [k]."""
+    array, total = store.array(m, "phi"), np.zeros(store.manifest.projection.dim)
+    for start in range(part.start, part.stop, 2_048):
+        total += np.asarray(array[start : min(start + 2_048, part.stop)]).sum(axis=0, dtype=np.float64)
+    return total
+
+
+def image_neighbours(store: Store, evidence: Evidence) -> np.ndarray:
+    """Mean distance (1 − cosine) of its caption from the captions of the pairs with the nearest images."""
+    return _mean_distance(evidence.text_space, evidence.image)
+
+
+def text_neighbours(store: Store, evidence: Evidence) -> np.ndarray:
+    """Mean distance (1 − cosine) of its image from the images of the pairs with the nearest captions."""
+    return _mean_distance(evidence.image_space, evidence.text)
+
+
+def _mean_distance(space: np.ndarray, neighbours: Neighbours) -> np.ndarray:
+    """1 − mean inner product of each row with its neighbours' rows: [n]."""
+    found = np.empty(len(space))
+    for part in blocks(len(space)):
+        found[part] = 1 - np.einsum("nd,nkd->n", space[part], space[neighbours.rows[part]]) / neighbours.rows.shape[1]
+    return found
+
+
+def copies(store: Store, evidence: Evidence) -> np.ndarray:
+    """Cosine to the most similar image (among the nearest) that has another caption; −1 where there is none."""
+    caption = numbered(store.examples.caption[: store.n_train])
+    differs = caption[evidence.image.rows] != caption[:, None]
+    return np.where(differs, evidence.image.cosines, -1).max(axis=1)
+
+
+SIGNALS: dict[str, Callable[[Store, Evidence], np.ndarray]] = {
+    "margin": margin,
+    "self_influence": self_influence,
+    "harm": harm,
+    "image_neighbours": image_neighbours,
+    "text_neighbours": text_neighbours,
+    "copies": copies,
+}

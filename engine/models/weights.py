@@ -1,0 +1,80 @@
+"""Load a checkpoint into a model exactly, or say what does not fit; nothing pickled is run."""
+
+import re
+from pathlib import Path
+
+from open_clip import factory
+from torch import Tensor, nn
+
+from traklens.stores.errors import ModelError
+
+NAMED = 3  # tensors named in a message; the rest is counted
+HARMLESS = ("position_ids",)  # buffers that older libraries wrote
+
+
+def load_weights(model: nn.Module, path: Path, name: str) -> None:
+    """Copy the weights at `path` into `model` (of the architecture `name`).
+
+    Every tensor must be there, in the model's shape, and no other: open_clip itself would resize position embeddings.
+    Raises ModelError otherwise.
+    """
+    expected = f"float weights of the architecture {name!r}, without pickled code"
+    remedy = "Check --model, and that the file came from open_clip's training or holds a plain state dict."
+    try:
+        found = _converted(model, factory.load_state_dict(str(path), device="cpu", weights_only=True))  # type: ignore[arg-type]
+    except Exception as error:  # torch, safetensors and zipfile each raise their own
+        raise ModelError(f"checkpoint {path}", *_reason(error, expected, remedy)) from error
+    misfit = _misfit(model.state_dict(), found)
+    if misfit:
+        raise ModelError(f"checkpoint {path}", misfit, expected, remedy)
+    model.load_state_dict(found)
+
+
+def _converted(model: nn.Module, found: dict) -> dict[str, Tensor]:
+    """Names as the model has them: the conversions that open_clip makes, but for resizing."""
+    found = {str(key).removeprefix("module."): value for key, value in found.items()}
+    found = factory.convert_state_dict(model, found)  # type: ignore[arg-type]
+    if "positional_embedding" in found and not hasattr(model, "positional_embedding"):
+        found = factory.convert_to_custom_text_state_dict(found)
+    for scale in ("logit_scale", "logit_bias"):
+        own = getattr(model, scale, None)
+        if isinstance(own, Tensor) and scale in found and found[scale].ndim != own.ndim:
+            found[scale] = found[scale].reshape(own.shape)
+    return {key: value for key, value in found.items() if not key.endswith(HARMLESS)}
+
+
+def _misfit(own: dict[str, Tensor], found: dict) -> str:
+    strange = [key for key, value in found.items() if not isinstance(value, Tensor)]
+    shaped = [
+        f"{key} {list(found[key].shape)} where the model has {list(own[key].shape)}"
+        for key in own
+        if key in found and key not in strange and found[key].shape != own[key].shape
+    ]
+    missing = [key for key in own if key not in found and not key.endswith(HARMLESS)]
+    kinds = {
+        "missing": missing,
+        "unexpected": [key for key in found if key not in own],
+        "no tensors": strange,
+        "of another shape": shaped,
+    }
+    return "; ".join(f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in kinds.items() if keys)
+
+
+def _some(keys: list[str]) -> str:
+    more = f" … and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+    return ", ".join(keys[:NAMED]) + more
+
+
+def _reason(error: Exception, expected: str, remedy: str) -> tuple[str, str, str]:
+    """What went wrong in words of ours: torch's own advise to run whatever code the file holds."""
+    said = " ".join(str(error).split())
+    kind = re.search(r"(?:GLOBAL|global:?|type|class) ([\w.]+\.[\w.]+)", said)
+    if "weights_only" in said or "WeightsUnpickler" in said or "Unpickl" in type(error).__name__:
+        what = f"more than tensors ({kind[1]})" if kind else "something else than tensors"
+        return (
+            what,
+            expected,
+            "It is not loaded, since that could run code of the file's. Save its state dict alone, best as .safetensors.",
+        )
+    words = said if len(said) <= 300 else said[:300].rsplit(" ", 1)[0] + " …"
+    return words or type(error).__name__, expected, remedy

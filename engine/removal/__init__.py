@@ -1,0 +1,1 @@
+"""What happens without some training examples: the mathematics, the simulation, its calibration."""

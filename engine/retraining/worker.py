@@ -1,0 +1,296 @@
+"""Train models again on chosen pairs and measure them; `python -m traklens.engine.retraining.worker STORE JOB` does one job.
+
+A model that is finished is never trained twice, one that was interrupted goes on from its partial weights, and one
+another process is training is waited for.
+"""
+
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from traklens.engine.attribution.new_target import reference_mask
+from traklens.engine.build.source import Pair, PairLoader, Source
+from traklens.engine.data import load_dataset
+from traklens.engine.models.checkpoints import load_checkpoint, temperature
+from traklens.engine.models.preprocessing import normalise
+from traklens.engine.progress import Report, silent
+from traklens.engine.retraining.jobs import (
+    REFERENCE_SETS,
+    Wanted,
+    Way,
+    recipe_for,
+    remove_partial,
+    wanted_models,
+    way_of,
+)
+from traklens.engine.tasks.clip import margins
+from traklens.engine.training.fit import Pairs, fit
+from traklens.stores.errors import ModelError, StoreError, TrakLensError
+from traklens.stores.locks import writing
+from traklens.stores.retrained import Retrained, RetrainedModel, Status, model_key
+from traklens.stores.store import Store, open_store
+
+BATCH = 256
+MOVED = "Put it back there, or say where it is with `traklens relocate STORE --data FOLDER`."
+
+
+class CancelledError(Exception):
+    """Somebody asked for the job to stop."""
+
+
+class Retrainer:
+    """Everything needed to train and measure models of one store; reads the pictures once."""
+
+    def __init__(self, store: Store, way: Way, report: Report = silent) -> None:
+        """Raises StoreError when the data set is no longer the one the store was built from."""
+        self.store, self.way = store, way
+        manifest = store.manifest
+        self.source = open_source(store, report)
+        located = [(pair.root, pair.example) for pair in self.source.pairs]
+        self.pairs = Pairs(located, manifest.model, report) if way.run is not None else None
+        loader = PairLoader(self.source)
+        self._load: Callable[[int, int], tuple[Tensor, Tensor]] = loader.load
+        if self.pairs is not None:
+            pixels, tokens = self.pairs.pixels, self.pairs.tokens
+            self._load = lambda start, stop: (pixels[start:stop], tokens[start:stop])
+        captions, images = (np.asarray(x[:]) for x in (store.examples.caption, store.examples.image_id))
+        sets = min(store.n_checkpoints, REFERENCE_SETS)
+        self.references = [np.asarray(store.array(m, "reference")[:]) for m in range(sets)]
+        self.keep = [torch.from_numpy(reference_mask(store.examples, captions, images, r)) for r in self.references]
+
+    def train(self, wanted: Wanted, partial: Path, report: Report = silent) -> RetrainedModel:
+        """Train one model, or finish it, and measure every row of the store."""
+        begun = time.monotonic()
+        members = np.flatnonzero(wanted.kept)
+        if self.way.run is None:
+            clip = self._by_command(members, wanted.seed, partial, report)
+        else:
+            spec, n = self.way.run.spec, self.store.n_train
+            recipe = recipe_for(spec.recipe, n, members.size)
+            assert self.pairs is not None
+            number = 1000 + wanted.seed  # apart from the run's own checkpoints
+            clip = fit(spec.model, recipe, number, self.pairs, members, partial, report=report)
+        f, similarity, image, text = self.measure(clip.eval())
+        measured = RetrainedModel(wanted.kept, wanted.seed, f, similarity, time.monotonic() - begun)
+        return replace(measured, image=image, text=text) if wanted.embeddings else measured
+
+    @torch.no_grad()
+    def measure(self, clip: nn.Module) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """f and cosine of every row, float32 [n] each; image and caption embeddings, float32 [n, e] each.
+
+        f is the mean over the store's first reference sets, embedded by this model and with its own scale, as the
+        store's f is the mean over its checkpoints.
+        """
+        manifest, u, v = self.store.manifest, [], []
+        for start in range(0, self.store.n, BATCH):
+            pixels, tokens = self._load(start, min(start + BATCH, self.store.n))
+            u.append(clip.encode_image(normalise(manifest.model, pixels), normalize=True))  # type: ignore[operator]
+            v.append(clip.encode_text(tokens, normalize=True))  # type: ignore[operator]
+        images, texts = torch.cat(u), torch.cat(v)
+        scale = temperature(clip, manifest.model_output.temperature)
+        f = torch.stack(
+            [
+                margins(images, texts, keep, images[rows], texts[rows], scale).f()
+                for keep, rows in zip(self.keep, self.references, strict=True)
+            ]
+        ).mean(dim=0)
+        return f.numpy(), (images * texts).sum(dim=1).numpy(), images.numpy(), texts.numpy()
+
+    def _by_command(self, members: np.ndarray, seed: int, partial: Path, report: Report) -> nn.Module:
+        """Call the user's own training with a keep-list and load the weights it leaves."""
+        folder = partial.with_suffix(".command")
+        folder.mkdir(parents=True, exist_ok=True)
+        keep, out = folder / "keep.tsv", folder / "weights.safetensors"
+        lines = ["filepath\ttitle"]
+        for row in members:
+            pair = self.source.pairs[row]
+            caption = " ".join(pair.example.caption.split())
+            lines.append(f"{pair.root / pair.example.image}\t{caption}")
+        keep.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        values = {"{keep}": str(keep), "{seed}": str(seed), "{out}": str(out)}
+        command = [_filled(part, values) for part in shlex.split(self.way.command or "")]
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        except OSError as error:
+            raise ModelError(
+                "training command", f"{command[0]}: {error.strerror}", "a command", "Check the path."
+            ) from error
+        try:
+            while process.poll() is None:
+                report("training", 0, 1, "your command is running")
+                time.sleep(0.1)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+        if process.returncode or not out.is_file():
+            what = f"exit status {process.returncode}" if process.returncode else f"no weights at {out}"
+            raise ModelError("training command", what, "exit status 0 and weights at {out}", "See the job's log.txt.")
+        clip = load_checkpoint(self.store.manifest.model, out)
+        for file in (keep, out):
+            file.unlink(missing_ok=True)
+        folder.rmdir()
+        return clip
+
+
+def _filled(part: str, values: dict[str, str]) -> str:
+    for name, value in values.items():
+        part = part.replace(name, value)
+    return part
+
+
+def open_source(store: Store, report: Report = silent) -> Source:
+    """The store's pairs in row order, read from where the data set was.
+
+    Raises StoreError when the data are gone or a pair of the store is no longer among them.
+    """
+    manifest, found = store.manifest, {}
+    datasets = []
+    for name, spec in (("dataset", manifest.dataset), ("targets", manifest.targets)):
+        if spec is None:
+            continue
+        root = spec.seen_from(store.path)
+        if not root.exists():
+            raise StoreError(f"data set {root}", "nothing there", "the original pictures", MOVED)
+        dataset = load_dataset(
+            root,
+            reader=spec.reader,
+            text_column=spec.text_column,
+            caption_template=spec.caption_template,
+            sample=spec.sample,
+            seed=spec.seed,
+            progress=lambda done, total: report("checking pairs", done, total, ""),
+        )
+        datasets.append(dataset)
+        found |= {(name, example.id): Pair(example, dataset.root, name) for example in dataset.examples}
+    wanted = list(zip(store.examples.source[:], store.examples.id[:], strict=True))
+    missing = [id for source, id in wanted if (source, id) not in found]
+    if missing:
+        raise StoreError(
+            f"data set {store.data_root}",
+            f"{len(missing)} of the store's {store.n} pairs no longer there (the first is {missing[0]})",
+            "the same pictures and captions",
+            "Put the data set back, or build the store again.",
+        )
+    pairs = tuple(found[key] for key in wanted)
+    further = datasets[1] if len(datasets) > 1 else None
+    return Source(datasets[0], further, pairs, store.n_train, None, manifest.model, ())
+
+
+def train_models(
+    store: Store,
+    wanted: Sequence[Wanted],
+    *,
+    way: Way | None = None,
+    report: Report = silent,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train and measure those of the wanted models that are not there yet, in order.
+
+    `report` counts models; `stop` is asked at every step and ends the work by CancelledError. StoreError while the
+    store is being built.
+    """
+    way = way or way_of(store)
+    retrained = Retrained(store.path)
+    names = list(dict.fromkeys(model_key(way.digest, w.kept, w.seed) for w in wanted))
+    by_name = {model_key(way.digest, w.kept, w.seed): w for w in wanted}
+    missing = [name for name in names if not retrained.has(name)]
+    report("retraining", len(names) - len(missing), len(names), "")
+    if not missing:
+        return
+    with writing(store.path, "store", shared=True):
+        _train(store, Retrainer(store, way), names, by_name, missing, report, stop)
+
+
+def _train(
+    store: Store,
+    retrainer: Retrainer,
+    names: Sequence[str],
+    by_name: Mapping[str, Wanted],
+    missing: Sequence[str],
+    report: Report,
+    stop: Callable[[], bool],
+) -> None:
+    """Train the missing ones of the named models; those that another process is training are waited for."""
+    retrained, way = Retrained(store.path), retrainer.way
+    (retrained.path / "work").mkdir(parents=True, exist_ok=True)
+    while missing:
+        waiting = []
+        for name in missing:
+            with retrained.training_lock(name) as free:
+                if not free:
+                    waiting.append(name)
+                    continue
+                if retrained.has(name):
+                    continue
+                at = sum(map(retrained.has, names))  # other processes may have finished some
+
+                def step(_: str, done: int, total: int, detail: str = "", at: int = at) -> None:
+                    if stop():
+                        raise CancelledError
+                    report("retraining", at, len(names), f"{100 * done / max(total, 1):.0f} % of the next model")
+
+                model = retrainer.train(by_name[name], retrained.work(name), step)
+                retrained.write(name, way.digest, model)
+                retrained.work(name).unlink(missing_ok=True)
+                report("retraining", at + 1, len(names), "")
+        missing = [name for name in waiting if not retrained.has(name)]
+        if missing:
+            if stop():
+                raise CancelledError
+            time.sleep(0.5)
+
+
+def work_on(store_path: Path, job: str) -> int:
+    """Carry out one job; returns the exit status of the process."""
+    retrained = Retrained(store_path)
+    with retrained.running(job) as free:
+        if not free:
+            return 0
+        return _carry_out(store_path, retrained, job)
+
+
+def _carry_out(store_path: Path, retrained: Retrained, job: str) -> int:
+    begun, written = time.time(), 0.0
+    status = Status("running", started=begun, updated=begun)
+    retrained.write_status(job, status)
+    request = retrained.request(job)
+
+    def report(_: str, done: int, total: int, detail: str = "") -> None:
+        nonlocal written, status
+        if time.monotonic() - written > 0.5 or done != status.done:
+            written = time.monotonic()
+            status = Status("running", done, total, detail, started=begun, updated=time.time())
+            retrained.write_status(job, status)
+
+    try:
+        store = open_store(store_path)
+        train_models(
+            store,
+            wanted_models(store, request),
+            way=way_of(store, request.command),
+            report=report,
+            stop=lambda: retrained.cancelled(job),
+        )
+    except CancelledError:
+        remove_partial(open_store(store_path), request)
+        shutil.rmtree(retrained.job(job), ignore_errors=True)
+        return 0
+    except (TrakLensError, OSError) as error:
+        retrained.write_status(job, replace(status, state="failed", detail=str(error), updated=time.time()))
+        return 1
+    retrained.write_status(job, replace(status, state="done", done=status.total, detail="", updated=time.time()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(work_on(Path(sys.argv[1]), sys.argv[2]))

@@ -1,0 +1,1 @@
+"""What a problem owns: its model output f and the weight Q."""

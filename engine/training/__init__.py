@@ -1,0 +1,1 @@
+"""Training checkpoints on recorded random halves."""
