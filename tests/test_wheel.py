@@ -31,6 +31,8 @@ assert (resources.files("traklens.app") / "style.css").is_file()
 from traklens.engine.projection.definition import sjlt_matrix
 from traklens.stores.specs import ProjectionSpec
 assert sjlt_matrix(ProjectionSpec("sjlt", 64, 4, 0), (("weight", 613),), 0).shape == (613, 64)
+import app, cuda, engine, stores
+assert app.OTHER and cuda.OTHER and engine.OTHER and stores.OTHER
 """
 
 
@@ -72,11 +74,15 @@ def test_the_installed_wheel_answers_and_shows_its_page(installed, tiny_store, t
             **options,
         )
 
+    for name in ("app", "engine", "stores"):
+        (tmp_path / f"{name}.py").write_text("OTHER = True\n")  # somebody else's modules of these names
+    (tmp_path / "cuda").mkdir()
+    (tmp_path / "cuda/__init__.py").write_text("OTHER = True\n")
     used = run("-c", USED, installed)
     assert used.returncode == 0, used.stderr
     for command in ("info", "query"):
         more = ["--id", _first_id(tiny_store)] if command == "query" else []
-        done = run("-P", "-m", "traklens.engine.cli.main", command, tiny_store, *more, "--json")
+        done = run("-m", "traklens", command, tiny_store, *more, "--json")
         assert done.returncode == 0, done.stderr
     port = own_port(8790)
     server = subprocess.Popen(

@@ -6,6 +6,7 @@ No torch here: a stored target's query is a row of the store, and the ranking is
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -89,6 +90,33 @@ def stored_target(store: Store, which: str | int) -> Target:
         rank_text_to_image=ranks[1],
         influence_query=np.concatenate([store.row(m, "phi", row) for m in checkpoints]).astype(np.float32),
         similarity_query=similarity_query,
+    )
+
+
+def mean_target(store: Store, ids: Sequence[str]) -> Target:
+    """The mean of several stored pairs as one target: f, and with it the influence query, is linear in the pairs.
+
+    Ranks of a mean are 0: it has no caption of its own. UsageError for an empty group, StoreError for an unknown id.
+    """
+    targets = [stored_target(store, str(id)) for id in dict.fromkeys(ids)]
+    if not targets:
+        raise UsageError("group", "no example", "ids of stored examples", "Name at least one.")
+
+    def mean(name: str) -> np.ndarray:
+        return np.asarray(np.mean([getattr(target, name) for target in targets], axis=0, dtype=np.float64))
+
+    p = mean("p")
+    return Target(
+        row=None,
+        id=None,
+        caption=f"the mean of {len(targets):,} pairs",
+        f=float(mean("f")),
+        p=(float(p[0]), float(p[1])),
+        similarity=float(mean("similarity")),
+        rank_image_to_text=0,
+        rank_text_to_image=0,
+        influence_query=mean("influence_query").astype(np.float32),
+        similarity_query=mean("similarity_query").astype(np.float32),
     )
 
 

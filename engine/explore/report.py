@@ -4,6 +4,7 @@ The pictures are inside, nothing is fetched, there is no script. No torch.
 """
 
 import base64
+from collections.abc import Sequence
 from html import escape
 
 from traklens.engine.attribution.scores import Ranked, Target, rank
@@ -14,17 +15,27 @@ from traklens.engine.retraining.measurements import Measured
 from traklens.stores.store import Store
 
 STYLE = """
-:root { color-scheme: light dark; --up: #2f74d0; --down: #c4561d; }
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin: 0 0 .3rem; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin: 1.6rem 0 .5rem; }
-.head { display: flex; gap: 1.2rem; } .head img { width: 176px; height: 176px; object-fit: contain; flex: none; }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 0 2rem; }
-.row { display: grid; grid-template-columns: 1.4rem 52px 1fr 4.5rem; gap: .6rem; align-items: center; padding: .25rem 0; }
-.row img { width: 52px; height: 52px; object-fit: contain; } .row b { text-align: right; font-variant-numeric: tabular-nums; }
-.row div { overflow-wrap: anywhere; } .up { color: var(--up); } .down { color: var(--down); }
-.bar { height: 6px; border-radius: 3px; background: currentColor; min-width: 2px; }
-table { border-collapse: collapse; } th, td { text-align: left; padding: .2rem 1rem .2rem 0; vertical-align: top; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; } small, .quiet { opacity: .7; }
+.traklens { --up: #2f74d0; --down: #c4561d; line-height: 1.45; }
+.traklens h1 { font-size: 1.5rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }
+.traklens h2 { font-size: 1.1rem; margin: 1.6rem 0 .5rem; }
+.traklens .head { display: flex; gap: 1.2rem; }
+.traklens .head img { width: 176px; height: 176px; object-fit: contain; flex: none; }
+.traklens .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 0 2rem; }
+.traklens .row { display: grid; grid-template-columns: 1.4rem 52px 1fr 4.5rem; gap: .6rem; align-items: center;
+  padding: .25rem 0; }
+.traklens .row img { width: 52px; height: 52px; object-fit: contain; }
+.traklens .row b { text-align: right; font-variant-numeric: tabular-nums; }
+.traklens .row div { overflow-wrap: anywhere; }
+.traklens .up { color: var(--up); } .traklens .down { color: var(--down); }
+.traklens .bar { height: 6px; border-radius: 3px; background: currentColor; min-width: 2px; }
+.traklens table { border-collapse: collapse; }
+.traklens th, .traklens td { text-align: left; padding: .2rem 1rem .2rem 0; vertical-align: top; }
+.traklens pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; }
+.traklens small, .traklens .quiet { opacity: .7; }
+"""
+PAGE_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 """
 
 
@@ -40,24 +51,46 @@ def report(
 ) -> str:
     """The page. `removed`, `prediction` and `measured` add a removal; `picture` (WebP) is that of a target not stored."""
     ranking = rank(store, target, top=top)
-    body = [_head(store, target, picture)]
+    body = [head(store, target, picture)]
     if removed is not None and prediction is not None:
         body.append(_removal(store, removed, prediction, measured))
-    body.append('<div class="two">')
-    largest = _largest([*ranking.proponents, *ranking.opponents])  # one scale for both lists
-    for title, pairs in (("Proponents", ranking.proponents), ("Opponents", ranking.opponents)):
-        body.append(f"<div><h2>{title}</h2>{_pairs(store, pairs, largest)}</div>")
-    body.append("</div>")
-    body.append(_trust(store))
+    body += [both_ends(store, ranking.proponents, ranking.opponents), _trust(store)]
     title = escape(target.caption[:80])
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src '
-        f"'unsafe-inline'\"><style>{STYLE}</style></head><body>{''.join(body)}</body></html>"
+        f'\'unsafe-inline\'"><style>{PAGE_STYLE}{STYLE}</style></head><body class="traklens">{"".join(body)}</body></html>'
     )
 
 
-def _head(store: Store, target: Target, picture: bytes | None) -> str:
+def fragment(
+    store: Store, target: Target, proponents: Sequence[Ranked], opponents: Sequence[Ranked], picture: bytes | None
+) -> str:
+    """The answer to one question as a piece of HTML for a notebook: pictures inside, styles of its own, no script."""
+    return _piece(head(store, target, picture) + both_ends(store, proponents, opponents))
+
+
+def listed(store: Store, examples: Sequence[Ranked]) -> str:
+    """Some examples as a piece of HTML for a notebook."""
+    return _piece(_pairs(store, examples, _largest(examples)))
+
+
+def _piece(body: str) -> str:
+    return f'<style>{STYLE}</style><div class="traklens">{body}</div>'
+
+
+def both_ends(store: Store, proponents: Sequence[Ranked], opponents: Sequence[Ranked]) -> str:
+    """Proponents and opponents side by side, their bars on one scale."""
+    largest = _largest([*proponents, *opponents])
+    columns = (
+        f"<div><h2>{title}</h2>{_pairs(store, pairs, largest)}</div>"
+        for title, pairs in (("Proponents", proponents), ("Opponents", opponents))
+    )
+    return f'<div class="two">{"".join(columns)}</div>'
+
+
+def head(store: Store, target: Target, picture: bytes | None) -> str:
+    """The target: its picture where there is one, its caption, what the models make of it."""
     image = picture if picture is not None else (None if target.row is None else store.thumbnail(target.row, "large"))
     against = f"<p>rather than “{_text(target.contrast)}”</p>" if target.contrast else ""
     split = "" if target.row is None else ("training pair" if target.row < store.n_train else "held-out pair")
@@ -65,9 +98,10 @@ def _head(store: Store, target: Target, picture: bytes | None) -> str:
         "model output f": f"{target.f:+.3f}",
         "probability, caption by image and image by caption": f"{target.p[0]:.3f}, {target.p[1]:.3f}",
         "cosine of image and caption": f"{target.similarity:+.3f}",
-        "rank of its caption, of its image": f"{target.rank_image_to_text:,}, {target.rank_text_to_image:,}",
-        "pair": f"{target.id or 'not stored'} {split}".strip(),
     }
+    if target.rank_image_to_text:  # none for the mean of several pairs
+        facts["rank of its caption, of its image"] = f"{target.rank_image_to_text:,}, {target.rank_text_to_image:,}"
+    facts["pair"] = f"{target.id or 'not stored'} {split}".strip()
     shown = "" if image is None else f'<img src="{_data(image)}" alt="the image">'
     return (
         f'<div class="head">{shown}<div><h1>{_text(target.caption)}</h1>{against}{_table(facts)}</div></div>'
@@ -97,7 +131,7 @@ def _removal(store: Store, removed: list[Ranked], prediction: Prediction, measur
     )
 
 
-def _pairs(store: Store, pairs: tuple[Ranked, ...] | list[Ranked], largest: float) -> str:
+def _pairs(store: Store, pairs: Sequence[Ranked], largest: float) -> str:
     """Rows of pairs; a bar as long as its column is a score of size `largest`."""
     return (
         "".join(
@@ -127,7 +161,7 @@ def _table(facts: dict[str, str]) -> str:
     return f"<table>{rows}</table>"
 
 
-def _largest(pairs: list[Ranked]) -> float:
+def _largest(pairs: Sequence[Ranked]) -> float:
     return max((abs(pair.score) for pair in pairs), default=0.0) or 1.0
 
 

@@ -1,0 +1,203 @@
+"""A store to ask, and how one comes about."""
+
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from traklens.api.answers import Attribution, Evaluation, Removal, Suspects, rows_of
+from traklens.api.progress import drawn
+from traklens.engine.attribution.scores import Ranked, Target, mean_target, stored_target
+from traklens.stores.errors import UsageError
+from traklens.stores.store import open_store
+
+if TYPE_CHECKING:
+    from traklens.engine.attribution.new_target import LiveModels
+
+Place = str | PathLike[str]
+
+
+class Store:
+    """A finished store: ask it which training examples raised or lowered an output, and what happens without them."""
+
+    def __init__(self, path: Place) -> None:
+        """Open the store at `path`, for reading. Raises StoreError when there is none, or none that is whole."""
+        self._store = open_store(Path(path))
+
+    @property
+    def path(self) -> Path:
+        return self._store.path
+
+    def attribute(
+        self,
+        *,
+        id: str | None = None,
+        image: Place | bytes | None = None,
+        caption: str | None = None,
+        contrast: str | None = None,
+        group: Iterable[str | Ranked] | None = None,
+    ) -> Attribution:
+        """Attribute the output of one target to the training examples.
+
+        The target is a stored example (`id`), an image that need not be stored (`image`, a file or its bytes; without
+        `caption` it takes the training caption nearest to it), or the mean of several stored ones (`group`, ids or
+        examples). `caption` with `id` asks about that example's image with other words, `contrast` why the caption
+        rather than another one: both need the checkpoints. Raises UsageError for none or several of the three,
+        StoreError for an unknown id, DataError for something that is no image.
+        """
+        given = [name for name, value in (("id", id), ("image", image), ("group", group)) if value is not None]
+        if len(given) != 1:
+            raise UsageError("attribute", " and ".join(given) or "no target", "one of id, image, group", "Name one.")
+        picture = None
+        if group is not None:
+            if caption is not None or contrast is not None:
+                raise UsageError("attribute", "a caption for a group", "ids alone", "Ask about one example.")
+            target = mean_target(self._store, [e if isinstance(e, str) else e.id for e in group])
+        elif image is not None:
+            from traklens.engine.data.images import thumbnail_of
+
+            content = image if isinstance(image, bytes) else Path(image)
+            target = self._models.target(content, caption, contrast=contrast)
+            picture = thumbnail_of(content if isinstance(content, bytes) else content.read_bytes())
+        else:
+            target = self._about(str(id), caption, contrast)
+        return Attribution(target, self._store.influence.scores(target.influence_query), picture, self._store)
+
+    def _about(self, id: str, caption: str | None, contrast: str | None) -> Target:
+        if caption is None and contrast is None:
+            return stored_target(self._store, id)
+        from traklens.engine.attribution.new_target import question_about
+
+        return question_about(self._models, id, caption, contrast)
+
+    @cached_property
+    def _models(self) -> "LiveModels":
+        """The checkpoints, read at the first question that needs them."""
+        from traklens.engine.attribution.new_target import LiveModels
+
+        return LiveModels(self._store)
+
+    def remove(self, examples: Iterable[Ranked | str]) -> Removal:
+        """What happens without these training examples (themselves, or their ids)? Ask with `.effect_on(…)`.
+
+        Raises UsageError where none, or no training examples, are given.
+        """
+        from traklens.engine.removal.effect import checked_rows
+
+        return Removal(checked_rows(self._store, rows_of(self._store, examples)), self._store)
+
+    def suspects(self, top: int = 100, *, progress: bool = True) -> Suspects:
+        """The training examples most likely to have a wrong caption, as `traklens hunt` finds them."""
+        from traklens.engine.label_errors.suspects import find_suspects
+
+        if top < 1:
+            raise UsageError("top", str(top), "1 or more", "Try 100.")
+        with drawn(progress) as report:
+            return Suspects(self._store, find_suspects(self._store, report), top)
+
+    def evaluate(self, *, progress: bool = True, **options: Any) -> Evaluation:
+        """Measure by retraining how far the attributions can be trusted; options as in `engine.evaluation.evaluate`.
+
+        Takes hours for a large store; what it trains is kept, and an interrupted evaluation goes on.
+        """
+        from traklens.engine.evaluation.evaluate import evaluate
+
+        with drawn(progress) as report:
+            return Evaluation(evaluate(self._store, report=report, **options))
+
+    def app(self, *, port: int = 8600, browser: bool = True) -> subprocess.Popen:
+        """Open the application on this store in a process of its own; `.terminate()` ends it."""
+        command = [sys.executable, "-P", "-m", "traklens", "app", str(self.path), "--port", str(port)]
+        return subprocess.Popen([*command, *([] if browser else ["--no-browser"])])
+
+    def __repr__(self) -> str:
+        store = self._store
+        counts = (
+            f"{store.n_train:,} training and {store.n_heldout:,} held-out examples, {store.n_checkpoints} checkpoints"
+        )
+        return f"Store({str(store.path)!r}): {counts}"
+
+
+def open(path: Place) -> Store:
+    """Open a finished store. Raises StoreError when there is none, or none that is whole."""
+    return Store(path)
+
+
+def build(
+    data: Place,
+    *,
+    out: Place,
+    run: Place | None = None,
+    model: str | None = None,
+    checkpoints: Sequence[Place] = (),
+    dim: int = 2048,
+    projection: str = "sjlt",
+    damping: float = 1.0,
+    weight_by_q: bool = True,
+    references: int = 512,
+    temperature: str = "checkpoint",
+    seed: int = 0,
+    batch_size: int = 64,
+    device: str = "cpu",
+    overwrite: bool = False,
+    progress: bool = True,
+    **data_options: Any,
+) -> Store:
+    """Precompute the TRAK features of a data set into a store, and open it. Goes on where it was interrupted.
+
+    The checkpoints are those of a `run` of `traklens.train`, or weights files of an open_clip architecture `model`.
+    dim: projection dimension k; damping: λ relative to the mean diagonal of the Gram matrix; data_options: reader,
+    text_column, caption_template, sample, targets, as in the command line. Raises DataError, ModelError, StoreError or
+    UsageError for what cannot be used, before anything is computed.
+    """
+    from traklens.engine.build.source import Source
+    from traklens.engine.build.stages import build_store
+    from traklens.engine.features.device import check_device
+    from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+
+    check_device(device)
+    if "targets" in data_options:
+        data_options["targets"] = Path(data_options["targets"])
+    with drawn(progress) as report:
+        source = Source.open(
+            Path(data),
+            run=None if run is None else Path(run),
+            model=model,
+            checkpoints=tuple(Path(file) for file in checkpoints),
+            seed=seed,
+            report=report,
+            **data_options,
+        )
+        build_store(
+            source,
+            Path(out),
+            ModelOutputSpec(temperature=temperature, n_reference=references, reference_seed=seed),
+            ProjectionSpec(kind=projection, dim=dim, seed=seed),
+            ScoreSpec(damping=damping, weight_by_q=weight_by_q),
+            batch_size=batch_size,
+            device=device,
+            overwrite=overwrite,
+            report=report,
+        )
+    return Store(out)
+
+
+def train(data: Place, *, out: Place, progress: bool = True, **options: Any) -> Path:
+    """Train small models on recorded random parts of a data set, to attribute them; returns the run's folder.
+
+    options: those of the data (reader, text_column, caption_template, sample) and of `engine.training.train` (model,
+    checkpoints, epochs, subset, heldout, seed, batch_size, learning_rate, augment). Goes on where it was interrupted.
+    """
+    from traklens.engine.data import load_dataset
+    from traklens.engine.training.train import train as train_run
+
+    of_data = {
+        name: options.pop(name) for name in ("reader", "text_column", "caption_template", "sample") if name in options
+    }
+    with drawn(progress) as report:
+        dataset = load_dataset(Path(data), seed=options.get("seed", 0), **of_data)
+        train_run(dataset, Path(out), report=report, **options)
+    return Path(out)
