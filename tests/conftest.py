@@ -229,8 +229,13 @@ def visit(browser):
 
 
 def settle(page) -> None:
-    """Wait until the page listens: the script is done, and what it drew has had its turn to bind its keys."""
+    """Wait until the page listens and stands still: the script is done, what it drew has had its turn to bind its keys,
+    and nothing moves any more; a button that moves between press and release is not clicked."""
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    page.wait_for_function(
+        "() => document.getAnimations().every(a => a.playState !== 'running' || "
+        "a.effect.getComputedTiming().endTime === Infinity)"
+    )
     page.evaluate(
         "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50))))"
     )

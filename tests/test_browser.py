@@ -38,6 +38,7 @@ def test_pick_a_pair_see_proponents_ask_live_and_share_the_link(visit, address, 
     shot(page, "side-by-side")
 
     page.get_by_text("Ask with another caption").click()
+    settle(page)
     page.get_by_label("Another caption").fill("a green circle sign with the letter <b>a</b>")
     page.get_by_role("button", name="Ask", exact=True).click()
     page.get_by_text("your caption", exact=True).wait_for()
@@ -75,6 +76,7 @@ def test_the_back_button_brings_back_the_view(visit, address, tiny_store):
 def test_an_upload_is_asked_and_a_file_that_is_no_image_is_one_message(visit, address, tiny_demo, tmp_path):
     page = visit(address)
     page.get_by_text("Ask with another caption").click()
+    settle(page)
     page.set_input_files("input[type=file]", next((tiny_demo / "data/images").iterdir()))
     page.get_by_text(".png").first.wait_for()
     page.get_by_role("button", name="Ask", exact=True).click()
@@ -83,6 +85,7 @@ def test_an_upload_is_asked_and_a_file_that_is_no_image_is_one_message(visit, ad
     form = page.get_by_role("button", name="Ask", exact=True)
     form.wait_for(state="hidden")  # it closes when a question is sent
     page.get_by_text("Ask with another caption").click()
+    settle(page)
     form.wait_for()
     (tmp_path / "letter.png").write_text("<script>alert(1)</script>")
     page.set_input_files("input[type=file]", tmp_path / "letter.png")

@@ -86,6 +86,7 @@ def test_an_oversize_upload_is_refused(visit, address, tmp_path):
     big = tmp_path / "big.png"
     big.write_bytes(b"\x89PNG" + bytes((UPLOAD_MB + 1) * 2**20))
     page.get_by_text("Ask with another caption").click()
+    settle(page)
     refused = "/smaller|exceed|too large/i.test(document.body.innerText)"
     page.locator('input[type="file"]').wait_for(state="attached")
     assert not page.evaluate(refused)

@@ -42,6 +42,7 @@ def first_minute(
     shot(page, "open")
 
     page.get_by_text("Ask with another caption").click()
+    settle(page)
     page.get_by_label("Another caption").fill(caption)
     page.get_by_role("button", name="Ask", exact=True).click()
     page.get_by_text("your caption", exact=True).wait_for()

@@ -1,0 +1,1 @@
+"""From data and checkpoints to a finished store, stage by stage."""
