@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from traklens.engine.build.source import PairLoader, Source
 from traklens.engine.features.featurize import Featurizer, References
 from traklens.engine.gradients import Choice, choose_strategy
-from traklens.engine.tasks.clip import ClipMargin
 from traklens.engine.models.checkpoints import attributed_parameters, load_checkpoint, temperature
 from traklens.engine.models.preprocessing import normalise
-from traklens.engine.build.source import PairLoader, Source
+from traklens.engine.tasks.clip import ClipMargin
 from traklens.stores.specs import ModelOutputSpec, ProjectionSpec
 
 PROBE_PAIRS = 16

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from traklens.engine.data import load_dataset
 from traklens.engine.attribution.new_target import file_sha256
+from traklens.engine.data import load_dataset
 from traklens.engine.training.run_directory import open_run
 from traklens.stores.atomic import write_json
 from traklens.stores.checksums import renew_checksum

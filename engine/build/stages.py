@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from traklens.engine.attribution.new_target import file_sha256
+from traklens.engine.build.estimate import probe
+from traklens.engine.build.indexing import write_indices
+from traklens.engine.build.source import PairLoader, Source
 from traklens.engine.data import open_stored
 from traklens.engine.features.embedding_map import write_map
-from traklens.engine.build.estimate import probe
 from traklens.engine.features.featurize import Featurizer, References
-from traklens.engine.gradients import STRATEGIES
-from traklens.engine.build.indexing import write_indices
-from traklens.engine.attribution.new_target import file_sha256
-from traklens.engine.tasks.clip import draw_references, keep_mask
-from traklens.engine.models.checkpoints import load_checkpoint
 from traklens.engine.features.precondition import DampedGram, gram_matrix
+from traklens.engine.gradients import STRATEGIES
+from traklens.engine.models.checkpoints import load_checkpoint
 from traklens.engine.progress import Report, silent
-from traklens.engine.build.source import PairLoader, Source
+from traklens.engine.tasks.clip import draw_references, keep_mask
 from traklens.engine.versions import libraries
 from traklens.stores.builder import StoreBuilder
 from traklens.stores.errors import UsageError
