@@ -38,7 +38,7 @@ types: $(VENV)/ready-dev
 	$(BIN)/pyright
 
 imports: $(VENV)/ready-dev
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache  # a cache kept across a move of modules tells what was
 
 # A process for each of up to four cores; JOBS=0 runs the tests one after the other in this one.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))

@@ -62,7 +62,7 @@ def main() -> None:
     parts = {
         "everything": lambda seed: np.ones(n, dtype=bool),
         f"without the {top} most suspect": lambda seed: kept_without(n, suspects.order[:top]),
-        f"without {top} at random": lambda seed: kept_without(n, random_rows(n, top, seed)),
+        f"without {top} at random": lambda seed: kept_without(n, random_rows(store, top, seed)),
     }
     models = {name: [Wanted(kept(s), SEED + s, True) for s in range(wanted.seeds)] for name, kept in parts.items()}
     with progress(notes) as report:

@@ -44,6 +44,7 @@ def _is_checked(name: Path) -> bool:
 
 
 def digest(path: Path) -> str:
+    """SHA-256 of a file in hex, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

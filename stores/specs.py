@@ -20,7 +20,8 @@ T = TypeVar("T")
 class DatasetSpec:
     """Which pairs: where they came from and a fingerprint (sha256 over the sorted example ids).
 
-    `root` is relative to the store or run where possible, `origin` where it was when that was written.
+    `root` is relative to the store or run where possible, `origin` where it was when that was written. `streams` is the
+    version of the random streams (engine/streams.py) by which everything about it is drawn: sample, split, batches.
     """
 
     root: str
@@ -32,6 +33,7 @@ class DatasetSpec:
     n_examples: int
     fingerprint: str
     origin: str = ""
+    streams: int = 1
 
     def seen_from(self, folder: Path) -> Path:
         """Where the data set is for a store or run that lies at `folder`."""

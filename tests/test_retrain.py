@@ -81,7 +81,9 @@ def test_a_retrained_model_is_what_fit_makes_of_the_kept_pairs(store, tmp_path):
     found = retrainer.train(Wanted(kept, 2), tmp_path / "partial")
     recipe = recipe_for(way.run.spec.recipe, store.n_train, int(kept.sum()))
     assert retrainer.pairs is not None
-    clip = fit(way.run.spec.model, recipe, 1002, retrainer.pairs, np.flatnonzero(kept), tmp_path / "other").eval()
+    clip = fit(
+        way.run.spec.model, recipe, 1002, retrainer.pairs, np.flatnonzero(kept), tmp_path / "other", streams=2
+    ).eval()
     f, similarity, _, _ = retrainer.measure(clip)
     np.testing.assert_array_equal(found.f, f)
     np.testing.assert_array_equal(found.similarity, similarity)
@@ -130,7 +132,7 @@ def test_a_job_measures_the_change_and_is_not_done_twice(store):
         for name, kept in (
             ("all", np.ones(n, dtype=bool)),
             ("without", kept_without(n, request.rows)),
-            ("random", kept_without(n, random_rows(n, 4, seed))),
+            ("random", kept_without(n, random_rows(store, 4, seed))),
         )
     }
     control = np.mean([f["all", s] for s in (0, 1)])

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from traklens.engine.streams import generator
 from traklens.stores.errors import UsageError
 from traklens.stores.store import Store
 
@@ -39,7 +40,7 @@ def scores_of(store: Store, method: str, rows: np.ndarray, *, checkpoints: int |
     if method not in METHODS:
         raise UsageError("--methods", repr(method), ", ".join(METHODS), "Choose among them.")
     start = time.perf_counter()
-    scores = METHODS[method](store, np.asarray(rows), checkpoints or store.n_checkpoints)
+    scores = METHODS[method].scores(store, np.asarray(rows), checkpoints or store.n_checkpoints)
     return Scored(scores.astype(np.float32), time.perf_counter() - start)
 
 
@@ -102,33 +103,36 @@ def _bm25(store: Store, rows: np.ndarray, m: int) -> np.ndarray:
 
 
 def _random(store: Store, rows: np.ndarray, m: int) -> np.ndarray:
-    return np.stack([np.random.default_rng([5, int(row)]).standard_normal(store.n_train) for row in rows])
+    streams = store.manifest.dataset.streams
+    draws = (generator("random scores", int(row), version=streams) for row in rows)
+    return np.stack([draw.standard_normal(store.n_train) for draw in draws])
 
 
-METHODS: dict[str, Callable[[Store, np.ndarray, int], np.ndarray]] = {
-    "trak": _trak,
-    "graddot": _graddot,
-    "gradcos": _gradcos,
-    "influence": _influence,
-    "clip": _clip(("image_embedding", "text_embedding")),
-    "clip_image": _clip(("image_embedding",)),
-    "clip_text": _clip(("text_embedding",)),
-    "bm25": _bm25,
-    "random": _random,
+@dataclass(frozen=True)
+class Method:
+    """A way to score training examples. scores(store, target rows [T], checkpoints) → [T, n_train].
+
+    `needs` is what a checkpoint must have computed of every example: "gradients", "embeddings", or nothing. It decides
+    what the method costs, and whether more checkpoints change it.
+    """
+
+    title: str
+    needs: str | None
+    scores: Callable[[Store, np.ndarray, int], np.ndarray]
+
+
+METHODS: dict[str, Method] = {
+    "trak": Method("TRAK", "gradients", _trak),
+    "clip": Method("CLIP similarity", "embeddings", _clip(("image_embedding", "text_embedding"))),
+    "clip_image": Method("CLIP, images", "embeddings", _clip(("image_embedding",))),
+    "clip_text": Method("CLIP, captions", "embeddings", _clip(("text_embedding",))),
+    "random": Method("random", None, _random),
+    "graddot": Method("gradient dot product", "gradients", _graddot),
+    "gradcos": Method("gradient cosine", "gradients", _gradcos),
+    "influence": Method("influence function", "gradients", _influence),
+    "bm25": Method("BM25 of captions", None, _bm25),
 }
-
-NAMES = {
-    "trak": "TRAK",
-    "clip": "CLIP similarity",
-    "clip_image": "CLIP, images",
-    "clip_text": "CLIP, captions",
-    "random": "random",
-    "greedy": "most damaging set",
-    "graddot": "gradient dot product",
-    "gradcos": "gradient cosine",
-    "influence": "influence function",
-    "bm25": "BM25 of captions",
-}
+NAMES = {name: method.title for name, method in METHODS.items()} | {"greedy": "most damaging set"}  # chosen by TRAK
 
 
 def mean_q(store: Store, checkpoints: int) -> np.ndarray:

@@ -21,6 +21,7 @@ from traklens.engine.features.featurize import Featurizer, References
 from traklens.engine.models.checkpoints import load_checkpoint, make_tokenizer
 from traklens.engine.models.preprocessing import image_pixels, image_size
 from traklens.engine.tasks.clip import keep_mask
+from traklens.stores.checksums import digest
 from traklens.stores.errors import DataError, ModelError
 from traklens.stores.store import Store
 
@@ -46,7 +47,7 @@ class LiveModels:
                     "the weights the store was built with",
                     "Put it back there, or `traklens relocate STORE --run RUN`; stored pairs can be looked up without it.",
                 )
-            if file_sha256(path) != spec.sha256:
+            if digest(path) != spec.sha256:
                 raise ModelError(
                     f"checkpoint {path}",
                     "other bytes",
@@ -166,12 +167,6 @@ def reference_mask(
     reference_captions = np.asarray([examples.caption[int(row)] for row in rows])
     reference_image_ids = np.asarray([examples.image_id[int(row)] for row in rows])
     return keep_mask(captions, image_ids, reference_captions, reference_image_ids)
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(image: bytes | Path) -> tuple[Image.Image, str]:

@@ -16,8 +16,6 @@ def write_indices(builder: StoreBuilder, report: Report) -> None:
     """influence.faiss over the preconditioned rows and similarity.faiss over the embeddings."""
     manifest = builder.manifest
     checkpoints, n = range(len(manifest.checkpoints)), manifest.n_train
-    if builder.is_done("indices"):
-        return
 
     def arrays(name: str, rows: slice) -> list[np.ndarray]:
         return [np.asarray(builder.array(m, name)[rows]) for m in checkpoints]
@@ -38,7 +36,6 @@ def write_indices(builder: StoreBuilder, report: Report) -> None:
             report(f"{name} index", rows.stop, n, "")
         writer.close()
     _measure_recall(builder, influence, arrays)
-    builder.mark_done("indices")
 
 
 def _measure_recall(builder: StoreBuilder, influence, arrays) -> None:

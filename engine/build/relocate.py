@@ -3,11 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from traklens.engine.attribution.new_target import file_sha256
-from traklens.engine.data import load_dataset
+from traklens.engine.data import load_again
 from traklens.engine.training.run_directory import open_run
 from traklens.stores.atomic import write_json
-from traklens.stores.checksums import renew_checksum
+from traklens.stores.checksums import digest, renew_checksum
 from traklens.stores.errors import StoreError, UsageError
 from traklens.stores.layout import MAGIC, MANIFEST, building_path, relative_path
 from traklens.stores.locks import writing
@@ -41,14 +40,7 @@ def relocate(path: Path, *, data: Path | None = None, run: Path | None = None, t
 
 
 def _same(store: Path, data: Path, spec: DatasetSpec, pairs: int) -> DatasetSpec:
-    found = load_dataset(
-        data,
-        reader=spec.reader,
-        text_column=spec.text_column,
-        caption_template=spec.caption_template,
-        sample=spec.sample,
-        seed=spec.seed,
-    )
+    found = load_again(data, spec)
     if found.spec.fingerprint != spec.fingerprint:
         raise StoreError(
             f"data set {data}",
@@ -63,7 +55,7 @@ def _checkpoints(store: Path, run: Path, manifest: Manifest) -> tuple:
     opened, moved = open_run(run), []
     for m, checkpoint in enumerate(manifest.checkpoints):
         file = opened.checkpoint(m)
-        if not file.is_file() or file_sha256(file) != checkpoint.sha256:
+        if not file.is_file() or digest(file) != checkpoint.sha256:
             raise StoreError(
                 f"run {run}", f"other weights in {file.name}", "the store's own", "Name its run directory."
             )

@@ -11,6 +11,7 @@ from traklens.engine.data import Dataset, Example, load_dataset, open_stored
 from traklens.engine.models.checkpoints import make_tokenizer, model_spec
 from traklens.engine.models.preprocessing import image_pixels, with_preprocessing
 from traklens.engine.progress import Report, silent
+from traklens.engine.streams import STREAMS
 from traklens.engine.training.run_directory import open_run
 from traklens.stores.errors import StoreError, UsageError
 from traklens.stores.specs import ModelSpec
@@ -69,12 +70,12 @@ class Source:
             raise UsageError("build", "both or neither of --run and --model", "exactly one of them", "Choose one.")
         if (model is None) != (not checkpoints):
             raise UsageError("build", "--model and --checkpoint not together", "both or neither", "Give both.")
-        opened = open_run(run) if run is not None else None
+        opened, streams = open_run(run) if run is not None else None, STREAMS
         if opened is not None:
             of_run = opened.spec.dataset
             reader, text_column = reader or of_run.reader, text_column or of_run.text_column
             caption_template, sample = caption_template or of_run.caption_template, sample or of_run.sample
-            seed = of_run.seed
+            seed, streams = of_run.seed, of_run.streams
         dataset = load_dataset(
             data,
             reader=reader,
@@ -82,7 +83,8 @@ class Source:
             caption_template=caption_template,
             sample=sample,
             seed=seed,
-            progress=lambda done, total: report("checking pairs", done, total, ""),
+            streams=streams,
+            report=report,
         )
         subsets = None
         if opened is not None:

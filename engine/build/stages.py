@@ -5,13 +5,14 @@ preconditioned rows → indices → checksums and rename. Memory does not grow w
 chunk by chunk.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from traklens.engine.attribution.new_target import file_sha256
 from traklens.engine.build.estimate import probe
 from traklens.engine.build.indexing import write_indices
 from traklens.engine.build.source import PairLoader, Source
@@ -25,10 +26,11 @@ from traklens.engine.progress import Report, silent
 from traklens.engine.tasks.clip import draw_references, keep_mask
 from traklens.engine.versions import libraries
 from traklens.stores.builder import StoreBuilder
+from traklens.stores.checksums import digest
 from traklens.stores.errors import UsageError
 from traklens.stores.examples import ExampleRow
 from traklens.stores.features import EMBEDDINGS, chunks
-from traklens.stores.layout import SCHEMA, relative_path
+from traklens.stores.layout import EXAMPLES, INFLUENCE, MAP, SCHEMA, SIMILARITY, THUMBNAILS, relative_path
 from traklens.stores.specs import CheckpointSpec, Manifest, ModelOutputSpec, ProjectionSpec, ScoreSpec, seen_from
 
 
@@ -66,18 +68,70 @@ def build_store(
     with StoreBuilder(path, manifest, overwrite=overwrite, restart=restart) as builder:
         if builder.finished:
             return
-        loader = PairLoader(source)
         if gradients is not None and "gradients" not in builder.manifest.options:
             builder.record(options={"gradients": gradients})
-        _write_examples(builder, source, report)
-        for m in range(len(source.checkpoints)):
-            if not builder.is_done(f"features {m}"):
-                _featurize(builder, source, loader, m, batch_size, device, report)
-            if not builder.is_done(f"precondition {m}"):
-                precondition(builder, m, report)
-        write_indices(builder, report)
-        write_map(builder, report)
+        work = Work(builder, source, batch_size, device, report)
+        for stage, m in planned(len(source.checkpoints)):
+            if not builder.is_done(stage.marker(m)):
+                stage.run(work, m)
+                builder.mark_done(stage.marker(m))
         builder.finish()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a build that is done once, for the whole store or for each checkpoint.
+
+    `makes` names the files, or the arrays of a checkpoint, that are whole once its marker is set; `needs` those of
+    earlier stages that it reads. A stage that was cut is run again, and finishes what is there.
+    """
+
+    name: str
+    run: Callable[["Work", int], None]
+    needs: tuple[str, ...]
+    makes: tuple[str, ...]
+    per_checkpoint: bool = False
+
+    def marker(self, m: int) -> str:
+        """What progress.json calls it once it is done."""
+        return f"{self.name} {m}" if self.per_checkpoint else self.name
+
+
+def planned(checkpoints: int) -> list[tuple[Stage, int]]:
+    """The stages in the order of a build: those of one checkpoint follow one another, so that it is loaded once."""
+    first = next(i for i, stage in enumerate(STAGES) if stage.per_checkpoint)
+    each = [stage for stage in STAGES if stage.per_checkpoint]
+    plan = [(stage, 0) for stage in STAGES[:first]]
+    plan += [(stage, m) for m in range(checkpoints) for stage in each]
+    return plan + [(stage, 0) for stage in STAGES[first:] if not stage.per_checkpoint]
+
+
+class Work:
+    """A build under way: what its stages share. Holds one checkpoint at a time."""
+
+    def __init__(self, builder: StoreBuilder, source: Source, batch_size: int, device: str, report: Report) -> None:
+        self.builder, self.source, self.loader = builder, source, PairLoader(source)
+        self.batch_size, self.device, self.report = batch_size, device, report
+        self._featurizer: tuple[int, Featurizer] | None = None
+
+    def of(self, m: int) -> str:
+        """A checkpoint, for people."""
+        return f"checkpoint {m + 1} of {len(self.source.checkpoints)}"
+
+    def featurizer(self, m: int) -> Featurizer:
+        """Checkpoint m, ready to featurize; the path to gradients is chosen once and kept, so that a resumed build takes
+        the same."""
+        if self._featurizer is None or self._featurizer[0] != m:
+            builder, source = self.builder, self.source
+            manifest = builder.manifest
+            clip = load_checkpoint(source.model, source.checkpoints[m])
+            if "gradients" not in manifest.options:
+                choice = probe(source, self.loader, clip, manifest.model_output, self.device)
+                builder.record(options={"gradients": choice.strategy})
+            strategy = builder.manifest.options["gradients"]
+            specs = (source.model, manifest.model_output, manifest.projection)
+            self._featurizer = m, Featurizer(clip, *specs, m, strategy=strategy, device=self.device)
+        return self._featurizer[1]
 
 
 def _manifest(
@@ -86,7 +140,7 @@ def _manifest(
     checkpoints = tuple(
         CheckpointSpec(
             path=relative_path(file, path),
-            sha256=file_sha256(file),
+            sha256=digest(file),
             subset=None
             if source.subsets is None
             else f"{source.subsets[m].sum()} of {source.n_train} training pairs",
@@ -111,9 +165,9 @@ def _manifest(
     )
 
 
-def _write_examples(builder: StoreBuilder, source: Source, report: Report) -> None:
-    if builder.is_done("examples"):
-        return
+def _examples(work: Work, _: int) -> None:
+    """The table of examples, and their thumbnails."""
+    builder, source = work.builder, work.source
     builder.write_examples(
         ExampleRow(
             id=pair.example.id,
@@ -129,25 +183,25 @@ def _write_examples(builder: StoreBuilder, source: Source, report: Report) -> No
     thumbnails = builder.thumbnail_writer()
     for row, pair in enumerate(source.pairs):
         thumbnails.append(open_stored(pair.root, pair.example.image))
-        report("thumbnails", row + 1, source.n, "")
+        work.report("thumbnails", row + 1, source.n, "")
     thumbnails.close()
-    builder.mark_done("examples")
 
 
-def _featurize(
-    builder: StoreBuilder, source: Source, loader: PairLoader, m: int, batch_size: int, device: str, report: Report
-) -> None:
-    """Embeddings, f, p, Q and φ of every pair under checkpoint m."""
+def _embeddings(work: Work, m: int) -> None:
+    """Unit embeddings of every pair; the reference pairs of f are rows of these."""
+    builder, source, featurizer = work.builder, work.source, work.featurizer(m)
+    for _, rows in chunks(source.n):
+        embedded = featurizer.embed(*work.loader.load(rows.start, rows.stop))
+        for name, values in zip(EMBEDDINGS, embedded, strict=True):
+            builder.create(m, name, (source.n, values.shape[1]))
+            builder.write(m, name, rows.start, values)
+        work.report(f"embedding, {work.of(m)}", rows.stop, source.n, "")
+
+
+def _features(work: Work, m: int) -> None:
+    """f, p, Q and φ of every pair under checkpoint m, and the reference pairs they refer to."""
+    builder, source, featurizer = work.builder, work.source, work.featurizer(m)
     manifest, n = builder.manifest, source.n
-    clip = load_checkpoint(source.model, source.checkpoints[m])
-    of = f"checkpoint {m + 1} of {len(source.checkpoints)}"
-    if "gradients" not in builder.manifest.options:  # kept, so that a resumed build takes the same path
-        builder.record(options={"gradients": probe(source, loader, clip, manifest.model_output, device).strategy})
-    strategy = builder.manifest.options["gradients"]
-    featurizer = Featurizer(
-        clip, source.model, manifest.model_output, manifest.projection, m, strategy=strategy, device=device
-    )
-    _embed(builder, source, loader, featurizer, m, lambda done: report(f"embedding, {of}", done, n, ""))
     reference, references = _references(builder, source, m)
     for name, shape in (("phi", (n, manifest.projection.dim)), ("f", (n,)), ("p", (n, 2)), ("q", (n,))):
         builder.create(m, name, shape)
@@ -156,7 +210,7 @@ def _featurize(
         builder.write(m, "subset", 0, source.subsets[m])
     captions = np.array([pair.example.caption for pair in source.pairs])
     image_ids = np.array([pair.example.image_id for pair in source.pairs])
-    stage = f"features {m}"
+    stage = FEATURES_STAGE.marker(m)
     done = builder.chunks_done(stage)
     for number, rows in chunks(n):
         if number in done:
@@ -165,35 +219,22 @@ def _featurize(
         u, v = (builder.array(m, name)[rows] for name in EMBEDDINGS)
         outputs = featurizer.outputs(np.asarray(u), np.asarray(v), keep, references)
         phi = np.empty((rows.stop - rows.start, manifest.projection.dim), dtype=np.float32)
-        for start in range(rows.start, rows.stop, batch_size):
-            stop = min(start + batch_size, rows.stop)
+        for start in range(rows.start, rows.stop, work.batch_size):
+            stop = min(start + work.batch_size, rows.stop)
             part = slice(start - rows.start, stop - rows.start)
-            pixels, tokens = loader.load(start, stop)
+            pixels, tokens = work.loader.load(start, stop)
             ids = [pair.example.id for pair in source.pairs[start:stop]]
             phi[part] = featurizer.project(pixels, tokens, keep[part], references, ids)
-            report(f"gradients, {of}", stop, n, strategy)
+            work.report(f"gradients, {work.of(m)}", stop, n, builder.manifest.options["gradients"])
         for name, values in (("phi", phi), *outputs._asdict().items()):
             builder.write(m, name, rows.start, values)
         builder.mark_chunk(stage, number)
-    builder.mark_done(stage)
-
-
-def _embed(builder: StoreBuilder, source: Source, loader: PairLoader, featurizer: Featurizer, m: int, report):
-    """Unit embeddings of every pair; the reference pairs of f are rows of these."""
-    if builder.is_done(f"embeddings {m}"):
-        return
-    for _, rows in chunks(source.n):
-        for name, values in zip(EMBEDDINGS, featurizer.embed(*loader.load(rows.start, rows.stop)), strict=True):
-            builder.create(m, name, (source.n, values.shape[1]))
-            builder.write(m, name, rows.start, values)
-        report(rows.stop)
-    builder.mark_done(f"embeddings {m}")
 
 
 def _references(builder: StoreBuilder, source: Source, m: int) -> tuple[np.ndarray, References]:
     """Draw the reference pairs of checkpoint m, record their rows and fetch their embeddings."""
-    spec = builder.manifest.model_output
-    rows = draw_references(source.n_train, spec.n_reference, spec.reference_seed, m)
+    spec, streams = builder.manifest.model_output, builder.manifest.dataset.streams
+    rows = draw_references(source.n_train, spec.n_reference, spec.reference_seed, m, streams=streams)
     builder.create(m, "reference", rows.shape, "int64")
     builder.write(m, "reference", 0, rows)
     return rows, References(*(torch.from_numpy(builder.array(m, name).oindex[rows]) for name in EMBEDDINGS))
@@ -212,4 +253,25 @@ def precondition(builder: StoreBuilder, m: int, report: Report) -> None:
     for _, rows in chunks(n):
         builder.write(m, "preconditioned", rows.start, damped.solve(np.asarray(phi[rows])))
         report(stage, rows.stop, n, "")
-    builder.mark_done(f"precondition {m}")
+
+
+FEATURES_STAGE = Stage("features", _features, EMBEDDINGS, ("reference", "phi", "f", "p", "q", "subset"), True)
+STAGES = (
+    Stage("examples", _examples, (), (EXAMPLES, THUMBNAILS)),
+    Stage("embeddings", _embeddings, (), EMBEDDINGS, True),
+    FEATURES_STAGE,
+    Stage(
+        "precondition",
+        lambda work, m: precondition(work.builder, m, work.report),
+        ("phi",),
+        ("gram_eigenvalues", "preconditioned"),
+        True,
+    ),
+    Stage(
+        "indices",
+        lambda work, _: write_indices(work.builder, work.report),
+        ("phi", "q", "preconditioned", *EMBEDDINGS),
+        tuple(f"{name}.{end}" for name in (INFLUENCE, SIMILARITY) for end in ("faiss", "json")),
+    ),
+    Stage("map", lambda work, _: write_map(work.builder, work.report), EMBEDDINGS, (MAP,)),
+)

@@ -49,7 +49,7 @@ def data(
             caption_template=caption_template,
             sample=sample,
             seed=seed,
-            progress=lambda done, total: report("checking pairs", done, total, ""),
+            report=report,
         )
     if as_json:
         problems = [asdict(problem) for problem in dataset.problems.problems]

@@ -49,7 +49,7 @@ def prepare(
         data = write_stamps(directory / "data", package, drawn)
     else:
         data = write_demo_dataset(directory / "data", n=pairs, seed=0, progress=drawn)
-    dataset = load_dataset(data, progress=lambda done, total: report("checking pairs", done, total, ""))
+    dataset = load_dataset(data, report=report)
     train(dataset, directory / "run", checkpoints=checkpoints, report=report)
     source = Source.open(data, run=directory / "run", report=report)
     build_store(source, store, ModelOutputSpec(), ProjectionSpec(), ScoreSpec(), report=report)

@@ -77,6 +77,7 @@ def train(
 ) -> None:
     """Train M small CLIPs, each on a recorded random part of the data. Resumes where it was interrupted."""
     from traklens.engine.data import load_dataset
+    from traklens.engine.training.run_directory import streams_of
     from traklens.engine.training.train import train as train_run
 
     with progress(notes) as report:
@@ -87,7 +88,8 @@ def train(
             caption_template=caption_template,
             sample=sample,
             seed=seed,
-            progress=lambda done, total: report("checking pairs", done, total, ""),
+            streams=streams_of(out),
+            report=report,
         )
         show_data(dataset)
         run = train_run(

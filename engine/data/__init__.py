@@ -2,7 +2,7 @@
 
 from traklens.engine.data.example import Account, Dataset, Example, Problem, ProblemReport
 from traklens.engine.data.images import open_image
-from traklens.engine.data.load import load_dataset
+from traklens.engine.data.load import load_again, load_dataset
 from traklens.engine.data.packed import open_stored, read_image
 from traklens.engine.data.readers import READERS
 
@@ -13,6 +13,7 @@ __all__ = [
     "Example",
     "Problem",
     "ProblemReport",
+    "load_again",
     "load_dataset",
     "open_image",
     "open_stored",

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import unicodedata
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from traklens.engine.data.packed import read_image
 from traklens.engine.data.readers import ALIASES, READERS
 from traklens.engine.data.rows import NO_TEXT, Options, Row, captions_of, fields_of, plain
 from traklens.engine.data.survey import Survey, survey
+from traklens.engine.progress import Report, silent
+from traklens.engine.streams import STREAMS, generator
 from traklens.stores.errors import DataError, UsageError
 from traklens.stores.specs import DatasetSpec
 
@@ -32,11 +33,13 @@ def load_dataset(
     caption_template: str | None = None,
     sample: int | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    streams: int = STREAMS,
+    report: Report = silent,
 ) -> Dataset:
     """Read image–caption pairs; the reader is detected unless named.
 
-    Unusable rows are collected in `Dataset.problems` and left out. `sample` keeps that many rows, drawn with `seed`.
+    Unusable rows are collected in `Dataset.problems` and left out. `sample` keeps that many rows, drawn with `seed`;
+    `streams` is the version of the random streams, an older one for a data set drawn before (engine/streams.py).
     Raises DataError when nothing there is a known form or no pair can be used, UsageError for an unknown reader.
     """
     path = Path(path)
@@ -48,8 +51,9 @@ def load_dataset(
     there, name, files = _detect(path, named)
     rows, problems = _rows(READERS[name].rows(there, files, Options(text_column, caption_template)))
     if sample is not None and sample < len(rows):
-        rows = [rows[i] for i in np.sort(np.random.default_rng(seed).choice(len(rows), size=sample, replace=False))]
-    examples, unusable = _check(there.root, rows, progress)
+        draw = generator("sample of a data set", seed, version=streams)
+        rows = [rows[i] for i in np.sort(draw.choice(len(rows), size=sample, replace=False))]
+    examples, unusable = _check(there.root, rows, report)
     problems += unusable
     lists = tuple(_name(there, file) for file in files)
     account = Account(
@@ -72,8 +76,23 @@ def load_dataset(
         seed=seed,
         n_examples=len(examples),
         fingerprint=hashlib.sha256("\n".join(sorted(example.id for example in examples)).encode()).hexdigest(),
+        streams=streams,
     )
     return Dataset(there.root, tuple(examples), ProblemReport(tuple(problems)), spec, account)
+
+
+def load_again(root: Path, spec: DatasetSpec, report: Report = silent) -> Dataset:
+    """Read a data set as it was read before, from where it is now. Raises DataError as `load_dataset`."""
+    return load_dataset(
+        root,
+        reader=spec.reader,
+        text_column=spec.text_column,
+        caption_template=spec.caption_template,
+        sample=spec.sample,
+        seed=spec.seed,
+        streams=spec.streams,
+        report=report,
+    )
 
 
 def _spread(count: int) -> list[int]:
@@ -169,7 +188,7 @@ def _rows(found) -> tuple[list[Row], list[Problem]]:
     return rows, problems
 
 
-def _check(root: Path, rows: list[Row], progress) -> tuple[list[Example], list[Problem]]:
+def _check(root: Path, rows: list[Row], report: Report) -> tuple[list[Example], list[Problem]]:
     examples: list[Example] = []
     problems: list[Problem] = []
     seen: dict[str, str] = {}
@@ -184,8 +203,8 @@ def _check(root: Path, rows: list[Row], progress) -> tuple[list[Example], list[P
             else:
                 seen[found.id] = found.image
                 examples.append(found)
-            if progress is not None and (number % 64 == 0 or number == len(rows)):
-                progress(number, len(rows))
+            if number % 64 == 0 or number == len(rows):
+                report("checking pairs", number, len(rows), "")
     return examples, problems
 
 

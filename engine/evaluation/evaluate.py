@@ -21,6 +21,7 @@ from traklens.engine.retraining.jobs import way_of
 from traklens.engine.retraining.noise_ceiling import ceiling
 from traklens.engine.retraining.subsets import MOST_SUBSETS, measured_subsets, repeated_subsets, subset_models
 from traklens.engine.statistics import bootstrap
+from traklens.engine.streams import generator
 from traklens.stores.atomic import read_json, write_json
 from traklens.stores.errors import StoreError, UsageError
 from traklens.stores.layout import EVALUATION
@@ -28,8 +29,6 @@ from traklens.stores.locks import writing
 from traklens.stores.store import Store
 
 DEFAULT_METHODS = ("trak", "clip", "graddot", "gradcos", "influence", "bm25", "random")
-BY_GRADIENTS = ("trak", "graddot", "gradcos", "influence")
-BY_EMBEDDINGS = ("clip", "clip_image", "clip_text")
 
 
 def evaluate(
@@ -93,7 +92,7 @@ def target_rows(store: Store, count: int) -> np.ndarray:
     """The targets an evaluation looks at: held-out rows in a seeded order, training rows where none are held out."""
     first = store.n_train if store.n_heldout else 0
     rows = np.arange(first, store.n)
-    return np.random.default_rng([6, store.n]).permutation(rows)[:count]
+    return generator("evaluation targets", store.n, version=store.manifest.dataset.streams).permutation(rows)[:count]
 
 
 def kept_evaluation(store: Store) -> dict[str, Any] | None:
@@ -155,11 +154,11 @@ def _lds(
     scatter: list[dict[str, Any]] = []
     for place, method in enumerate(methods):
         report("scoring", place, len(methods), method)
-        by_models = method in (*BY_GRADIENTS, *BY_EMBEDDINGS)
-        counts = [m for m in (1, 2, 4, 8, 16) if m < store.n_checkpoints] if by_models else []
+        needs = METHODS[method].needs
+        counts = [m for m in (1, 2, 4, 8, 16) if m < store.n_checkpoints] if needs else []
         for m in [*counts, store.n_checkpoints]:
             scored = scores_of(store, method, rows, checkpoints=m)
-            per_pair = cost.gradient if method in BY_GRADIENTS else cost.embedding if by_models else 0.0
+            per_pair = {"gradients": cost.gradient, "embeddings": cost.embedding, None: 0.0}[needs]
             seconds = per_pair * (store.n_train + rows.size) * m + scored.seconds
             values, share = thresholded_lds(scored.scores, kept, measured)
             interval = bootstrap(values)

@@ -21,8 +21,6 @@ QUANTILE = 0.995  # of |value|: where the colour scale ends
 
 def write_map(builder: StoreBuilder, report: Report) -> None:
     """map.npy: float32 [n, 4], x and y by image, x and y by caption."""
-    if builder.is_done("map"):
-        return
     manifest = builder.manifest
     report("map", 0, 1, "")
     np.save(
@@ -30,7 +28,6 @@ def write_map(builder: StoreBuilder, report: Report) -> None:
         flattened(builder, len(manifest.checkpoints), manifest.n_train, manifest.n_train + manifest.n_heldout),
         allow_pickle=False,
     )
-    builder.mark_done("map")
 
 
 def map_of(store: Store) -> np.ndarray:

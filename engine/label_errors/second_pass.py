@@ -10,6 +10,7 @@ from traklens.engine.label_errors.signals import gather
 from traklens.engine.label_errors.suspects import Suspects, find_suspects, suspects_from
 from traklens.engine.progress import Report, silent
 from traklens.engine.retraining.jobs import Wanted
+from traklens.engine.streams import generator
 from traklens.engine.training.split import draw_by_group
 from traklens.stores.errors import UsageError
 from traklens.stores.store import Store
@@ -41,7 +42,7 @@ def second_look_models(store: Store, rows: np.ndarray, models: int) -> list[Want
     images = np.asarray(store.examples.image_id)[clean]
     wanted = []
     for m in range(models):
-        order = np.random.default_rng([6, m - m % 2])
+        order = generator("second pass", m - m % 2, version=store.manifest.dataset.streams)
         kept = np.zeros(store.n_train, dtype=bool)
         kept[clean[draw_by_group(images, HALF, order, from_end=m % 2 == 1)]] = True
         wanted.append(Wanted(kept, FIRST_SEED + m, embeddings=True))

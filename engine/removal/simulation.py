@@ -51,7 +51,7 @@ def choose(store: Store, target: Target, choice: str, k: int) -> np.ndarray:
     if not 1 <= k <= most_removable(store):
         raise UsageError("--top", str(k), f"1 to {most_removable(store):,}", "Choose a number in between.")
     if choice == "random":
-        return random_rows(store.n_train, k, RANDOM_SEED)
+        return random_rows(store, k, RANDOM_SEED)
     wanted = min(POOL * k if choice == "greedy" else k, MOST_ROWS)
     method = "clip" if choice == "clip" else "trak"
     found = rank(store, target, top=min(wanted + 1, store.n_train), method=method).proponents

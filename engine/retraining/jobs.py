@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from traklens.engine.streams import generator
 from traklens.engine.training.run_directory import Recipe, Run, open_run
 from traklens.stores.errors import StoreError, UsageError
 from traklens.stores.retrained import FINISHED, Request, Retrained, Status, model_key
@@ -25,7 +26,11 @@ from traklens.stores.specs import placeless, to_dict
 from traklens.stores.store import Store
 
 MOST_SEEDS = 32
-LATER_FIELDS = (("resize_mode", "shortest"), ("interpolation", "bicubic"))  # as before they were recorded
+LATER_FIELDS = (
+    ("resize_mode", "shortest"),
+    ("interpolation", "bicubic"),
+    ("streams", 1),
+)  # as before they were recorded
 REFERENCE_SETS = 4  # f of a retrained model is the mean over this many of the store's reference sets
 PLACEHOLDERS = ("{keep}", "{seed}", "{out}")
 
@@ -67,8 +72,9 @@ def way_of(store: Store, command: str | None = None) -> Way:
                 "a command with {keep}, {seed} and {out}",
                 "See `Retraining models of your own` in the README.",
             )
+    dataset = placeless(to_dict(manifest.dataset)) | {"root": ""}
     facts = {
-        "dataset": placeless(to_dict(manifest.dataset)) | {"root": ""},
+        "dataset": {k: v for k, v in dataset.items() if (k, v) not in LATER_FIELDS},
         "targets": None if manifest.targets is None else manifest.targets.fingerprint,
         "model": {k: v for k, v in to_dict(manifest.model).items() if (k, v) not in LATER_FIELDS},
         "model_output": to_dict(manifest.model_output),
@@ -121,9 +127,10 @@ def kept_without(n_train: int, rows: Sequence[int] | np.ndarray) -> np.ndarray:
     return kept
 
 
-def random_rows(n_train: int, size: int, seed: int) -> np.ndarray:
+def random_rows(store: Store, size: int, seed: int) -> np.ndarray:
     """As many training pairs drawn at random, the same for every removal of this size: ascending int64 [size]."""
-    return np.sort(np.random.default_rng([4, size, seed]).choice(n_train, size=size, replace=False))
+    draw = generator("random removal", size, seed, version=store.manifest.dataset.streams)
+    return np.sort(draw.choice(store.n_train, size=size, replace=False))
 
 
 def wanted_models(store: Store, request: Request) -> list[Wanted]:
@@ -134,7 +141,7 @@ def wanted_models(store: Store, request: Request) -> list[Wanted]:
     for seed in range(request.seeds):
         wanted += [Wanted(everything, seed), Wanted(without, seed)]
         if request.random_control:
-            wanted.append(Wanted(kept_without(n, random_rows(n, len(set(request.rows)), seed)), seed))
+            wanted.append(Wanted(kept_without(n, random_rows(store, len(set(request.rows)), seed)), seed))
     return wanted
 
 

@@ -78,7 +78,7 @@ class Measurements:
         f, similarity = (float(np.mean([mean(getattr(c, x)) for c in controls])) for x in ("f", "similarity"))
         drawn = []
         for seed in range(request.seeds if request.random_control else 0):
-            other = self.model(kept_without(n, random_rows(n, len(set(request.rows)), seed)), seed, command)
+            other = self.model(kept_without(n, random_rows(self.store, len(set(request.rows)), seed)), seed, command)
             if other is not None:
                 drawn.append(mean(other.f) - f)
         changes = tuple(mean(model.f) - f for model in found)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from traklens.engine.retraining.jobs import Wanted, Way
+from traklens.engine.streams import generator
 from traklens.engine.training.split import draw_by_group
 from traklens.stores.retrained import Retrained, RetrainedModel, model_key
 from traklens.stores.store import Store
@@ -20,7 +21,7 @@ MOST_SUBSETS = 512
 def random_subset(store: Store, j: int, seed: int = 0) -> np.ndarray:
     """The j-th random half, drawn by image: bool [n_train]."""
     images = np.asarray(store.examples.image_id[: store.n_train])
-    return draw_by_group(images, SHARE, np.random.default_rng([seed, 3, j]))
+    return draw_by_group(images, SHARE, generator("random half", seed, j, version=store.manifest.dataset.streams))
 
 
 def subset_models(store: Store, subsets: int, repeats: int, seed: int = 0) -> list[Wanted]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from traklens.engine.attribution.new_target import reference_mask
 from traklens.engine.build.source import Pair, PairLoader, Source
-from traklens.engine.data import load_dataset
+from traklens.engine.data import load_again
 from traklens.engine.models.checkpoints import load_checkpoint, temperature
 from traklens.engine.models.preprocessing import normalise
 from traklens.engine.progress import Report, silent
@@ -78,7 +78,8 @@ class Retrainer:
             recipe = recipe_for(spec.recipe, n, members.size)
             assert self.pairs is not None
             number = 1000 + wanted.seed  # apart from the run's own checkpoints
-            clip = fit(spec.model, recipe, number, self.pairs, members, partial, report=report)
+            streams = spec.dataset.streams
+            clip = fit(spec.model, recipe, number, self.pairs, members, partial, streams=streams, report=report)
         f, similarity, image, text = self.measure(clip.eval())
         measured = RetrainedModel(wanted.kept, wanted.seed, f, similarity, time.monotonic() - begun)
         return replace(measured, image=image, text=text) if wanted.embeddings else measured
@@ -161,15 +162,7 @@ def open_source(store: Store, report: Report = silent) -> Source:
         root = spec.seen_from(store.path)
         if not root.exists():
             raise StoreError(f"data set {root}", "nothing there", "the original pictures", MOVED)
-        dataset = load_dataset(
-            root,
-            reader=spec.reader,
-            text_column=spec.text_column,
-            caption_template=spec.caption_template,
-            sample=spec.sample,
-            seed=spec.seed,
-            progress=lambda done, total: report("checking pairs", done, total, ""),
-        )
+        dataset = load_again(root, spec, report)
         datasets.append(dataset)
         found |= {(name, example.id): Pair(example, dataset.root, name) for example in dataset.examples}
     wanted = list(zip(store.examples.source[:], store.examples.id[:], strict=True))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from traklens.engine.streams import STREAMS, generator
 from traklens.stores.errors import UsageError
 
 
@@ -87,11 +88,13 @@ class ClassMargin(nn.Module):
         return logits.masked_fill(~own, 0).sum(dim=1) - torch.logsumexp(others, dim=1)
 
 
-def draw_references(n_train: int, n_reference: int, seed: int, checkpoint: int) -> np.ndarray:
+def draw_references(
+    n_train: int, n_reference: int, seed: int, checkpoint: int, *, streams: int = STREAMS
+) -> np.ndarray:
     """Rows of the reference pairs of one checkpoint: drawn without replacement, ascending int64 [R]."""
-    generator = np.random.default_rng([seed, checkpoint])
+    draw = generator("reference examples", seed, checkpoint, version=streams)
     size = min(n_reference, n_train)
-    return np.sort(generator.choice(n_train, size=size, replace=False)).astype(np.int64)
+    return np.sort(draw.choice(n_train, size=size, replace=False)).astype(np.int64)
 
 
 def keep_mask(

@@ -20,6 +20,7 @@ from traklens.engine.data import Example, open_stored
 from traklens.engine.models.checkpoints import build_model, make_tokenizer
 from traklens.engine.models.preprocessing import image_pixels, image_size, normalise
 from traklens.engine.progress import Report, silent
+from traklens.engine.streams import generator, torch_seed
 from traklens.engine.training.run_directory import Recipe
 from traklens.stores.errors import ModelError
 from traklens.stores.specs import ModelSpec
@@ -68,29 +69,32 @@ def fit(
     members: np.ndarray,
     partial: Path,
     *,
+    streams: int,
     stage: str = "training",
     report: Report = silent,
     log: Callable[[int, float, float], None] | None = None,
 ) -> nn.Module:
     """Train a model on the examples `members` (indices into `examples`), or go on from the file `partial`.
 
-    `number` decides, with the recipe's seed, the first weights, the order and the augmentation. The partial state is
+    `number` decides, with the recipe's seed and the version of the random streams, the first weights, the order and the
+    augmentation. The partial state is
     left in place: the caller removes it once the result is safe. `log` is called with (epoch, mean loss, seconds).
     Raises ModelError when the loss is no longer finite.
     """
     seed = recipe.seed
     partial.with_suffix(".writing").unlink(missing_ok=True)  # of a process that was killed as it wrote
-    model = build_model(spec, seed=seed * 1000 + number).train()
+    first = seed * 1000 + number if streams == 1 else torch_seed("initial weights", seed, number, version=streams)
+    model = build_model(spec, seed=first).train()
     optimizer = _optimizer(model, recipe)
     steps_per_epoch = max(1, members.size // recipe.batch_size)
     total = recipe.epochs * steps_per_epoch
     step = _restore(partial, model, optimizer) if partial.is_file() else 0
     saved = epoch_start = time.monotonic()
     losses: list[float] = []
-    for index in _batches(members, recipe, number, step, total):
+    for index in _batches(members, recipe, number, step, total, streams):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step, total, recipe.warmup)
-        state = int(np.random.SeedSequence([seed, number, step]).generate_state(1)[0])
+        state = torch_seed("augmentation of a step", seed, number, step, version=streams)
         pixels = augmented(examples.pixels[index], recipe.augment, torch.Generator().manual_seed(state))
         u = model.encode_image(normalise(spec, pixels), normalize=True)  # type: ignore[operator]
         v = model.encode_text(examples.tokens[index], normalize=True)  # type: ignore[operator]
@@ -141,12 +145,12 @@ def _schedule(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + np.cos(np.pi * (step - rise) / max(1, total - rise)))
 
 
-def _batches(members: np.ndarray, recipe: Recipe, m: int, start: int, total: int) -> Iterator[Tensor]:
+def _batches(members: np.ndarray, recipe: Recipe, m: int, start: int, total: int, streams: int) -> Iterator[Tensor]:
     """Index tensors [B] of the steps start … total − 1; each epoch's order comes from (seed, m, epoch)."""
     size = min(recipe.batch_size, members.size)
     per_epoch = max(1, members.size // recipe.batch_size)
     for epoch in range(start // per_epoch, total // per_epoch):
-        order = np.random.default_rng([recipe.seed, 2, m, epoch]).permutation(members)
+        order = generator("order of an epoch", recipe.seed, m, epoch, version=streams).permutation(members)
         for place in range(max(0, start - epoch * per_epoch), per_epoch):
             yield torch.from_numpy(order[place * size : (place + 1) * size])
 

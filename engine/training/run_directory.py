@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traklens.engine.data import Dataset
+from traklens.engine.streams import STREAMS
 from traklens.engine.training.split import Split
 from traklens.stores.atomic import read_json, write_json
 from traklens.stores.errors import StoreError
@@ -80,6 +81,11 @@ class Run:
         is_train = np.array([split == "train" for split in table["split"].to_pylist()])
         subsets = np.stack([table[f"in_{m}"].to_numpy()[is_train] for m in range(self.spec.recipe.checkpoints)])
         return Split(train=order[is_train], heldout=order[~is_train], subsets=subsets)
+
+
+def streams_of(path: Path) -> int:
+    """The version of the random streams to draw by for a run at `path`: that of the run that is there, or the newest."""
+    return open_run(path).spec.dataset.streams if (path / "run.json").is_file() else STREAMS
 
 
 def checkpoint_path(run: Path, m: int) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from traklens.engine.data import Dataset
+from traklens.engine.streams import generator
 from traklens.stores.errors import DataError, UsageError
 
 
@@ -22,7 +23,7 @@ class Split:
 
 
 def split_dataset(dataset: Dataset, *, heldout: float, subset: float, checkpoints: int, seed: int) -> Split:
-    """Draw the split and the subsets from `seed`.
+    """Draw the split and the subsets from `seed`, by the data set's version of the random streams.
 
     A data set that names its own held-out pairs keeps them; otherwise a share `heldout` of the images is drawn.
     Raises UsageError for shares outside their range and DataError when too few pairs are left to train on.
@@ -31,12 +32,13 @@ def split_dataset(dataset: Dataset, *, heldout: float, subset: float, checkpoint
         raise UsageError("--heldout", str(heldout), "a share from 0 up to, but not including, 1", "Try 0.1.")
     if not 0 < subset <= 1:
         raise UsageError("--subset", str(subset), "a share above 0, at most 1", "Try 0.5.")
+    streams = dataset.spec.streams
     image_ids = np.array([example.image_id for example in dataset.examples])
     given = [example.split for example in dataset.examples]
     if "heldout" in given:
         is_heldout = np.array([split == "heldout" for split in given])
     else:
-        is_heldout = draw_by_group(image_ids, heldout, np.random.default_rng([seed, 0]))
+        is_heldout = draw_by_group(image_ids, heldout, generator("held-out examples", seed, version=streams))
     train = np.flatnonzero(~is_heldout)
     if train.size < 8:
         raise DataError(
@@ -45,7 +47,7 @@ def split_dataset(dataset: Dataset, *, heldout: float, subset: float, checkpoint
             "at least 8",
             "Add pairs or lower --heldout.",
         )
-    subsets = np.stack([_subset(image_ids[train], subset, seed, m) for m in range(checkpoints)])
+    subsets = np.stack([_subset(image_ids[train], subset, seed, m, streams) for m in range(checkpoints)])
     fewest = int(subsets.sum(axis=1).min())
     if fewest < 2:
         raise UsageError(
@@ -57,12 +59,13 @@ def split_dataset(dataset: Dataset, *, heldout: float, subset: float, checkpoint
     return Split(train=train, heldout=np.flatnonzero(is_heldout), subsets=subsets)
 
 
-def _subset(image_ids: np.ndarray, share: float, seed: int, m: int) -> np.ndarray:
+def _subset(image_ids: np.ndarray, share: float, seed: int, m: int, streams: int) -> np.ndarray:
     """What checkpoint m trains on: bool [n_train]. Checkpoints 2j and 2j + 1 take the two ends of one random order.
 
     So two halves are complementary, and every pair has checkpoints that never saw it: as many as have.
     """
-    return draw_by_group(image_ids, share, np.random.default_rng([seed, 1, m - m % 2]), from_end=m % 2 == 1)
+    order = generator("training subset", seed, m - m % 2, version=streams)
+    return draw_by_group(image_ids, share, order, from_end=m % 2 == 1)
 
 
 def draw_by_group(

@@ -100,7 +100,11 @@ def train_checkpoint(run: Run, m: int, examples: Pairs, members: np.ndarray, rep
         with (run.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    model = fit(run.spec.model, run.spec.recipe, m, examples, members, partial, stage=stage, report=report, log=log)
+    spec = run.spec
+    streams = spec.dataset.streams
+    model = fit(
+        spec.model, spec.recipe, m, examples, members, partial, streams=streams, stage=stage, report=report, log=log
+    )
     save_weights(model, run.checkpoint(m))
     partial.unlink(missing_ok=True)
 

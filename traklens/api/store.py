@@ -192,12 +192,15 @@ def train(data: Place, *, out: Place, progress: bool = True, **options: Any) -> 
     checkpoints, epochs, subset, heldout, seed, batch_size, learning_rate, augment). Goes on where it was interrupted.
     """
     from traklens.engine.data import load_dataset
+    from traklens.engine.training.run_directory import streams_of
     from traklens.engine.training.train import train as train_run
 
     of_data = {
         name: options.pop(name) for name in ("reader", "text_column", "caption_template", "sample") if name in options
     }
     with drawn(progress) as report:
-        dataset = load_dataset(Path(data), seed=options.get("seed", 0), **of_data)
+        dataset = load_dataset(
+            Path(data), seed=options.get("seed", 0), streams=streams_of(Path(out)), report=report, **of_data
+        )
         train_run(dataset, Path(out), report=report, **options)
     return Path(out)
