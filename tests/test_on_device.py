@@ -102,10 +102,9 @@ def test_cut_at_any_moment_it_leaves_whole_lines(tmp_path):
         env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable},
         start_new_session=True,
     )
-    end = time.monotonic() + 120
-    while not (tmp_path / "results.jsonl").exists() and time.monotonic() < end:
+    written, end = tmp_path / "results.jsonl", time.monotonic() + 120
+    while not (written.exists() and b"\n" in written.read_bytes()) and time.monotonic() < end:
         time.sleep(0.02)
-
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     assert _lines(tmp_path)
