@@ -17,7 +17,7 @@ from machine import machine
 from traklens.engine.cli.console import notes, progress
 from traklens.engine.label_errors.ground_truth import differs
 from traklens.engine.label_errors.suspects import find_suspects
-from traklens.engine.retraining.jobs import Wanted, kept_without, random_rows, way_of
+from traklens.engine.retraining.jobs import ModelToTrain, kept_without, random_rows, retraining_method
 from traklens.engine.retraining.worker import train_models
 from traklens.stores.retrained import Retrained, RetrainedModel, model_key
 from traklens.stores.store import Store, open_store
@@ -64,14 +64,16 @@ def main() -> None:
         f"without the {top} most suspect": lambda seed: kept_without(n, suspects.order[:top]),
         f"without {top} at random": lambda seed: kept_without(n, random_rows(store, top, seed)),
     }
-    models = {name: [Wanted(kept(s), SEED + s, True) for s in range(wanted.seeds)] for name, kept in parts.items()}
+    models = {
+        name: [ModelToTrain(kept(s), SEED + s, True) for s in range(wanted.seeds)] for name, kept in parts.items()
+    }
     with progress(notes) as report:
         train_models(store, [m for s in range(wanted.seeds) for m in (x[s] for x in models.values())], report=report)
-    retrained, way, rows = Retrained(store.path), way_of(store), judged_rows(store, wanted.truth)
+    retrained, method, rows = Retrained(store.path), retraining_method(store), judged_rows(store, wanted.truth)
     captions = np.asarray(store.examples.caption)
     values = {}
     for name, asked in models.items():
-        found = [retrained.read(model_key(way.digest, m.kept, m.seed)) for m in asked]
+        found = [retrained.read(model_key(method.digest, m.kept, m.seed)) for m in asked]
         f, recall = np.array([m.f[rows] for m in found]), np.array([hits(m, captions, rows) for m in found])
         values[name] = {"f": f.mean(axis=0), "recall@1": recall.mean(axis=0)}
         spread = ", ".join(f"{x:.3f}" for x in recall.mean(axis=1))

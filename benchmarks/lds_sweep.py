@@ -16,7 +16,7 @@ from traklens.engine.attribution.methods import mean_q, scores_of
 from traklens.engine.evaluation.evaluate import target_rows
 from traklens.engine.evaluation.lds import lds, thresholded_lds
 from traklens.engine.features.precondition import DampedGram, gram_matrix
-from traklens.engine.retraining.jobs import way_of
+from traklens.engine.retraining.jobs import retraining_method
 from traklens.engine.retraining.subsets import measured_subsets
 from traklens.engine.statistics import bootstrap
 from traklens.stores.store import Store, open_store
@@ -60,7 +60,7 @@ def main() -> None:
         if [str(x) for x in store.examples.id[rows]] != [str(x) for x in measure.examples.id[rows]]:
             raise SystemExit(f"{path} holds other pairs")
         for repeats in wanted.repeats if path == wanted.stores[0] else [most]:
-            kept, f, _ = measured_subsets(measure, way_of(measure), wanted.subsets, repeats)
+            kept, f, _ = measured_subsets(measure, retraining_method(measure), wanted.subsets, repeats)
             f = f[:, rows]
             print(
                 f"\n{path.name}: M = {store.n_checkpoints}, k = {store.manifest.projection.dim}; {len(kept)} half subsets, "

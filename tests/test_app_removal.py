@@ -14,7 +14,7 @@ from traklens.app.parts.charts import drops, efficacy_over_cost
 from traklens.engine.attribution.scores import stored_target
 from traklens.engine.removal.effect import remove
 from traklens.engine.removal.simulation import choose, collateral
-from traklens.engine.retraining.jobs import wanted_models, way_of
+from traklens.engine.retraining.jobs import models_to_train, retraining_method
 from traklens.stores.layout import EVALUATION
 from traklens.stores.retrained import Request, Retrained, RetrainedModel, Status, model_key
 from traklens.stores.store import Store, open_store
@@ -48,13 +48,13 @@ def at(store) -> AppTest:
 
 def _measure(store: Store, request: Request, change: float) -> None:
     """Put measurements in place as if the models had been trained: f falls by `change`, more or less, without the rows."""
-    retrained, way = Retrained(store.path), way_of(store)
+    retrained, method = Retrained(store.path), retraining_method(store)
     rng = np.random.default_rng(0)
-    for wanted in wanted_models(store, request):
+    for wanted in models_to_train(store, request):
         base = rng.standard_normal(store.n).astype(np.float32) * 0.1
         without = not wanted.kept[list(request.rows)].any()
         model = RetrainedModel(wanted.kept, wanted.seed, base + (change if without else 0), base, 1.0)
-        retrained.write(model_key(way.digest, wanted.kept, wanted.seed), way.digest, model)
+        retrained.write(model_key(method.digest, wanted.kept, wanted.seed), method.digest, model)
 
 
 def test_the_remove_page_predicts_shows_collateral_and_says_why_there_is_no_interval(at, store):

@@ -12,7 +12,7 @@ from traklens.engine.attribution.scores import soft_threshold
 from traklens.engine.cli.main import app
 from traklens.engine.evaluation.evaluate import evaluate, in_words, kept_evaluation, target_rows
 from traklens.engine.evaluation.lds import lds, thresholded_lds
-from traklens.engine.retraining.jobs import way_of
+from traklens.engine.retraining.jobs import retraining_method
 from traklens.engine.retraining.subsets import random_subset, repeated_subsets
 from traklens.engine.statistics import bootstrap
 from traklens.stores.errors import UsageError
@@ -179,7 +179,7 @@ def test_repeated_models_say_what_noise_allows(own_store):
         store, subsets=4, repeats=2, targets=6, methods=("trak",), leave_out=(4,), removal_targets=2,
         removal_methods=("trak", "random"), seeds=2,
     )  # fmt: skip
-    assert repeated_subsets(store, way_of(store), 4, 2).shape == (2, 4, store.n)
+    assert repeated_subsets(store, retraining_method(store), 4, 2).shape == (2, 4, store.n)
     for attainable in (found["lds_attainable"], found["calibration"]["attainable"]):
         assert 0 <= attainable <= 1
     assert " ".join(in_words(found)).count("could be had") == 2
@@ -187,10 +187,10 @@ def test_repeated_models_say_what_noise_allows(own_store):
 
 def test_values_out_of_range_are_named_before_anything_is_trained(store):
     for arguments, message in (
-        ({"subsets": 1}, "--subsets"),
-        ({"targets": 0}, "--targets"),
+        ({"subsets": 1}, "subsets"),
+        ({"targets": 0}, "targets"),
         ({"methods": ("trak", "nothing")}, "nothing"),
-        ({"leave_out": (10_000,)}, "--leave-k-out"),
+        ({"leave_out": (10_000,)}, "leave_out"),
     ):
         with pytest.raises(UsageError, match=message):
             evaluate(store, **arguments)  # type: ignore[arg-type]

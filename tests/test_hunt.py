@@ -26,7 +26,7 @@ from traklens.engine.label_errors.signals import (
 from traklens.engine.label_errors.suggestion import suggestions
 from traklens.engine.label_errors.suspects import find_suspects, suspects_from
 from traklens.engine.label_errors.suspicion import left_out_ridge, probability_wrong, rank_suspects
-from traklens.engine.retraining.jobs import way_of
+from traklens.engine.retraining.jobs import retraining_method
 from traklens.stores.errors import UsageError
 from traklens.stores.layout import HUNT
 from traklens.stores.retrained import Retrained, RetrainedModel, model_key
@@ -249,7 +249,7 @@ def test_suspects_are_kept_and_a_damaged_or_foreign_file_is_made_again(own):
 
 
 def _keep_model(store, kept, seed, f, embeddings=None):
-    digest = way_of(store).digest
+    digest = retraining_method(store).digest
     image, text = embeddings if embeddings is not None else (None, None)
     model = RetrainedModel(kept, seed, f.astype(np.float32), f.astype(np.float32), 1.0, image, text)
     Retrained(store.path).write(model_key(digest, kept, seed), digest, model)
@@ -266,7 +266,7 @@ def test_retrained_models_are_witnesses_but_do_not_change_a_queue_under_review(o
     assert evidence.witness_f.shape == (1, own.n_train)
     assert evidence.witness_unseen[0].sum() == 10
     np.testing.assert_array_equal(find_suspects(own).score, first.score)
-    heard = find_suspects(own, hear=True)
+    heard = find_suspects(own, renew=True)
     assert heard.place[3] == 0
     assert find_suspects(open_store(own.path)).place[3] == 0
     assert gather(own, witnesses=False).witness_f.shape == (0, own.n_train)
@@ -298,7 +298,7 @@ def test_a_second_look_trains_on_complementary_halves_without_the_suspects(own):
         assert not model.kept[rows].any()
     assert (wanted[0].kept & wanted[1].kept).sum() <= 1  # an odd number of pairs shares one
     assert (wanted[0].kept | wanted[1].kept).sum() == own.n_train - rows.size
-    with pytest.raises(UsageError, match="--retrain"):
+    with pytest.raises(UsageError, match="retrain"):
         second_look_models(own, rows, 0)
 
 

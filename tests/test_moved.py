@@ -10,7 +10,7 @@ from traklens.engine.build.relocate import relocate
 from traklens.engine.cli.main import app
 from traklens.engine.data import load_dataset
 from traklens.engine.data.demo import write_demo_dataset
-from traklens.engine.retraining.jobs import way_of
+from traklens.engine.retraining.jobs import retraining_method
 from traklens.engine.training.train import train
 from traklens.stores.errors import DataError, StoreError, UsageError
 from traklens.stores.reviews import Reviews
@@ -30,7 +30,7 @@ def test_moved_together_everything_goes_on(moved, tiny_demo):
     store = open_store(moved / "store")
     assert store.data_root == moved / "data"
     assert store.image_path(0).is_file()
-    assert way_of(store).digest == way_of(open_store(tiny_demo / "store")).digest
+    assert retraining_method(store).digest == retraining_method(open_store(tiny_demo / "store")).digest
     run = train(load_dataset(moved / "data"), moved / "run", checkpoints=2, epochs=2, batch_size=16, heldout=0.2)
     assert set(run.quality) == {"0", "1"}  # recognised: nothing was trained again
 
@@ -43,12 +43,12 @@ def test_what_was_moved_alone_is_named_and_relocated(moved, tmp_path):
     store = open_store(path)
     object.__setattr__(store.manifest.dataset, "origin", "")  # the place it was built in is gone, too
     with pytest.raises((DataError, StoreError), match="relocate"):
-        way_of(store)
+        retraining_method(store)
     relocate(path, run=tmp_path / "elsewhere-run", data=tmp_path / "elsewhere-data")
     store = open_store(path)
     assert store.data_root == tmp_path / "elsewhere-data"
     assert store.verify() == []
-    assert way_of(store).run is not None
+    assert retraining_method(store).run is not None
     assert len(Reviews(path).current()) == 1
     models = LiveModels(store)
     id = str(store.examples.id[0])

@@ -3,8 +3,8 @@
 import pytest
 from typer.testing import CliRunner
 
-from traklens.engine.cli.main import app
-from traklens.stores.errors import TrakLensError
+from traklens.engine.cli.main import app, in_flags
+from traklens.stores.errors import StoreError, TrakLensError, UsageError
 
 TRAIN = [
     ("--epochs", "0"),
@@ -84,3 +84,9 @@ def test_commands_on_a_store_refuse(tiny_store, tmp_path, command, option, value
     id = open_store(tiny_store).examples.id[0]
     more = ["--out", tmp_path / "page.html"] if command == "report" else []
     refused(command, tiny_store, "--id", id, *more, option, value)
+
+
+def test_the_engine_names_parameters_and_the_command_line_its_options():
+    for item, flag in (("top", "--top"), ("batch_size", "--batch-size"), ("dim", "--proj-dim"), ("build", "build")):
+        assert in_flags(UsageError(item, "a", "b", "c")).item == flag
+    assert in_flags(StoreError("top", "a", "b", "c")).item == "top"  # the name of a folder, say

@@ -14,7 +14,7 @@ from tests.killing import killed_before
 from traklens.engine.build.source import Source
 from traklens.engine.build.stages import build_store
 from traklens.engine.evaluation.evaluate import evaluate
-from traklens.engine.retraining.jobs import Wanted, way_of
+from traklens.engine.retraining.jobs import ModelToTrain, retraining_method
 from traklens.engine.retraining.measurements import Measurements
 from traklens.engine.retraining.worker import train_models
 from traklens.stores import locks
@@ -173,7 +173,7 @@ def test_a_dead_writer_holds_nothing(tmp_path):
 
 def test_a_rebuild_keeps_what_was_retrained_and_decided_but_not_the_suspects(own_store, tiny_demo):
     store = open_store(own_store)
-    train_models(store, [Wanted(np.ones(store.n_train, dtype=bool), 0)])
+    train_models(store, [ModelToTrain(np.ones(store.n_train, dtype=bool), 0)])
     Reviews(store.path).decide([str(store.examples.id[3])], "wrong")
     (store.path / HUNT).write_bytes(b"of the build before")
     source = Source.open(tiny_demo / "data", run=store.path.parent / "run")
@@ -195,18 +195,18 @@ def test_a_rebuild_keeps_what_was_retrained_and_decided_but_not_the_suspects(own
 
 def test_models_are_retrained_together_but_not_while_the_store_is_built(own_store):
     store = open_store(own_store)
-    wanted = [Wanted(np.ones(store.n_train, dtype=bool), 0)]
+    wanted = [ModelToTrain(np.ones(store.n_train, dtype=bool), 0)]
     with writing(own_store, "store"):
         with pytest.raises(StoreError, match="another process writing it"):
             train_models(store, wanted)
         with pytest.raises(StoreError, match="another process writing it"):
             evaluate(store, subsets=4, targets=2)
-    assert not Retrained(own_store).all(way_of(store).digest)
+    assert not Retrained(own_store).all(retraining_method(store).digest)
     with writing(own_store, "store", shared=True):
         train_models(store, wanted)
         with pytest.raises(StoreError, match="or retraining its models"), writing(own_store, "store"):
             pass
-    assert len(Retrained(own_store).all(way_of(store).digest)) == 1
+    assert len(Retrained(own_store).all(retraining_method(store).digest)) == 1
 
 
 def test_where_nobody_may_write_beside_a_store_its_models_need_no_lock(tmp_path, monkeypatch):

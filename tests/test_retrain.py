@@ -15,17 +15,17 @@ from traklens.engine.attribution.new_target import LiveModels
 from traklens.engine.attribution.scores import stored_target
 from traklens.engine.models.checkpoints import load_checkpoint
 from traklens.engine.retraining.jobs import (
-    Wanted,
+    ModelToTrain,
     cancel,
     history,
     kept_without,
+    models_to_train,
     random_rows,
     recipe_for,
     resume,
+    retraining_method,
     start,
     wait,
-    wanted_models,
-    way_of,
 )
 from traklens.engine.retraining.measurements import Measurements
 from traklens.engine.retraining.worker import Retrainer, train_models
@@ -74,15 +74,15 @@ def _silent(*_: object) -> None:
 
 
 def test_a_retrained_model_is_what_fit_makes_of_the_kept_pairs(store, tmp_path):
-    way = way_of(store)
-    assert way.run is not None
+    method = retraining_method(store)
+    assert method.run is not None
     kept = kept_without(store.n_train, [0, 5, 9])
-    retrainer = Retrainer(store, way)
-    found = retrainer.train(Wanted(kept, 2), tmp_path / "partial")
-    recipe = recipe_for(way.run.spec.recipe, store.n_train, int(kept.sum()))
+    retrainer = Retrainer(store, method)
+    found = retrainer.train(ModelToTrain(kept, 2), tmp_path / "partial")
+    recipe = recipe_for(method.run.spec.recipe, store.n_train, int(kept.sum()))
     assert retrainer.pairs is not None
     clip = fit(
-        way.run.spec.model, recipe, 1002, retrainer.pairs, np.flatnonzero(kept), tmp_path / "other", streams=2
+        method.run.spec.model, recipe, 1002, retrainer.pairs, np.flatnonzero(kept), tmp_path / "other", streams=2
     ).eval()
     f, similarity, _, _ = retrainer.measure(clip)
     np.testing.assert_array_equal(found.f, f)
@@ -92,7 +92,7 @@ def test_a_retrained_model_is_what_fit_makes_of_the_kept_pairs(store, tmp_path):
 def test_a_store_checkpoint_measures_as_the_store_says(store):
     """Measuring the store's first checkpoint against its own references gives the stored cosine, and f per reference set."""
     manifest = store.manifest
-    retrainer = Retrainer(store, way_of(store))
+    retrainer = Retrainer(store, retraining_method(store))
     f, similarity, _, _ = retrainer.measure(
         load_checkpoint(manifest.model, store.path / manifest.checkpoints[0].path)
     )
@@ -112,7 +112,7 @@ def test_a_store_checkpoint_measures_as_the_store_says(store):
 
 
 def test_retraining_takes_as_many_steps_as_a_checkpoint(store):
-    run = way_of(store).run
+    run = retraining_method(store).run
     assert run is not None
     recipe = run.spec.recipe
     assert recipe_for(recipe, 1000, 500).epochs == recipe.epochs
@@ -125,9 +125,9 @@ def test_a_job_measures_the_change_and_is_not_done_twice(store):
     assert (status.state, status.done, status.total) == ("done", 6, 6)
     measured = Measurements(store).of(request)
     assert measured is not None
-    retrained, way, n = Retrained(store.path), way_of(store), store.n_train
+    retrained, method, n = Retrained(store.path), retraining_method(store), store.n_train
     f = {
-        (name, seed): float(retrained.read(model_key(way.digest, kept, seed)).f[-1])
+        (name, seed): float(retrained.read(model_key(method.digest, kept, seed)).f[-1])
         for seed in (0, 1)
         for name, kept in (
             ("all", np.ones(n, dtype=bool)),
@@ -164,7 +164,7 @@ def test_a_killed_retraining_resumes_and_ends_with_the_same_numbers(store):
     found = {path.name: retrained.read(path.stem).f for path in retrained.path.glob("models/*.npz")}
     assert not list(retrained.path.glob("work/*"))
     shutil.rmtree(retrained.path)
-    train_models(store, wanted_models(store, request))
+    train_models(store, models_to_train(store, request))
     for path in retrained.path.glob("models/*.npz"):
         np.testing.assert_array_equal(retrained.read(path.stem).f, found[path.name])
     assert len(found) == 3
@@ -210,7 +210,7 @@ def test_two_retrainings_at_once_do_not_disturb_each_other(store):
     together = measured()
     shutil.rmtree(retrained.path)
     for request in requests:
-        train_models(store, wanted_models(store, request))
+        train_models(store, models_to_train(store, request))
     assert len(together) == 2
     assert measured() == together
 
@@ -219,7 +219,7 @@ def test_the_users_command_gets_a_keep_list_a_seed_and_a_place_for_weights(store
     shutil.copy(tiny_demo / "run" / "checkpoint_0.safetensors", tmp_path / "weights.safetensors")
     (tmp_path / "run" / "run.json").unlink()
     with pytest.raises(StoreError, match="--train-command"):
-        way_of(store)
+        retraining_method(store)
     script = tmp_path / "train.py"
     script.write_text(
         "import shutil, sys\n"
@@ -239,7 +239,7 @@ def test_the_users_command_gets_a_keep_list_a_seed_and_a_place_for_weights(store
     assert measured is not None
     assert measured.change == 0.0  # the same weights every time
     with pytest.raises(UsageError, match=r"\{out\}"):
-        way_of(store, "train {keep} {seed}")
+        retraining_method(store, "train {keep} {seed}")
 
 
 def test_a_failing_command_is_one_message_in_the_status(store):
@@ -271,6 +271,6 @@ def test_a_damaged_model_file_is_named(store):
 def test_the_target_of_a_job_need_not_be_held_out(store):
     assert stored_target(store, 0).row == 0
     request = Request(rows=(1,), seeds=1, target=0, random_control=False)
-    train_models(store, wanted_models(store, request))
+    train_models(store, models_to_train(store, request))
     assert Measurements(store).of(request) is not None
     assert Measurements(store).of(request, rows=store.n - 1) is not None

@@ -112,8 +112,8 @@ def test_a_run_is_not_read_with_other_data(tiny_demo, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "item"),
-    [({"checkpoints": 0}, "training options"), ({"heldout": 1.0}, "--heldout"), ({"subset": 0.0}, "--subset"),
-     ({"augment": "twist"}, "--augment")],
+    [({"checkpoints": 0}, "training options"), ({"heldout": 1.0}, "heldout"), ({"subset": 0.0}, "subset"),
+     ({"augment": "twist"}, "augment")],
 )  # fmt: skip
 def test_options_out_of_range_are_named(tiny_demo, tmp_path, options, item):
     with pytest.raises(UsageError, match=item):

@@ -132,7 +132,7 @@ def _one_by_one(
     ranking = caches.ranking_of(store, target, "trak", 5)
     for column, title, pairs, key in zip(
         st.columns(2, gap="medium"),
-        ("What taught the models this pair", "What spoke against it"),
+        ("What taught the models this pair", "What opposed it"),
         (ranking.proponents, ranking.opponents),
         ("for", "against"),
         strict=True,

@@ -38,7 +38,7 @@ def scores_of(store: Store, method: str, rows: np.ndarray, *, checkpoints: int |
     Raises UsageError for an unknown method.
     """
     if method not in METHODS:
-        raise UsageError("--methods", repr(method), ", ".join(METHODS), "Choose among them.")
+        raise UsageError("methods", repr(method), ", ".join(METHODS), "Choose among them.")
     start = time.perf_counter()
     scores = METHODS[method].scores(store, np.asarray(rows), checkpoints or store.n_checkpoints)
     return Scored(scores.astype(np.float32), time.perf_counter() - start)

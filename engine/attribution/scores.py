@@ -167,7 +167,7 @@ def rank(store: Store, target: Target, *, top: int = 10, method: str = "trak") -
     For TRAK a proponent has a score above zero and an opponent one below: there may be fewer than `top`.
     """
     if top < 1:
-        raise UsageError("--top", str(top), "1 or more", "Try 10.")
+        raise UsageError("top", str(top), "1 or more", "Try 10.")
     start = time.perf_counter()
     index, query = _query_of(store, target, method)
     best, best_rows, worst, worst_rows = index.extremes(query, min(top, store.n_train))

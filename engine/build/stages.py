@@ -57,13 +57,13 @@ def build_store(
     stays and is used by the next try.
     """
     if batch_size < 1:
-        raise UsageError("--batch-size", str(batch_size), "1 or more", "Try 64.")
+        raise UsageError("batch_size", str(batch_size), "1 or more", "Try 64.")
     if output.temperature not in ("checkpoint", "one"):
-        raise UsageError("--temperature", repr(output.temperature), "checkpoint or one", "Choose one of them.")
+        raise UsageError("temperature", repr(output.temperature), "checkpoint or one", "Choose one of them.")
     if not 0 <= score.damping < np.inf:
-        raise UsageError("--damping", str(score.damping), "a finite number, 0 or more", "Try 1.")
+        raise UsageError("damping", str(score.damping), "a finite number, 0 or more", "Try 1.")
     if gradients not in (None, *STRATEGIES):
-        raise UsageError("--gradients", repr(gradients), ", ".join(STRATEGIES), "Leave it out to take the fastest.")
+        raise UsageError("gradients", repr(gradients), ", ".join(STRATEGIES), "Leave it out to take the fastest.")
     manifest = _manifest(source, path, output, projection, score)
     with StoreBuilder(path, manifest, overwrite=overwrite, restart=restart) as builder:
         if builder.finished:

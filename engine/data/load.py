@@ -44,7 +44,7 @@ def load_dataset(
     """
     path = Path(path)
     if sample is not None and sample < 1:
-        raise UsageError("--sample", str(sample), "1 or more pairs", "Leave it out to take all.")
+        raise UsageError("sample", str(sample), "1 or more pairs", "Leave it out to take all.")
     if caption_template is not None:
         fields_of(caption_template)
     named = ALIASES.get(reader or "", reader)
@@ -113,7 +113,7 @@ def _nothing(path: Path, there: Survey, account: Account, problems: list[Problem
 
 def _detect(path: Path, reader: str | None) -> tuple[Survey, str, list[Path]]:
     if reader is not None and reader not in READERS:
-        raise UsageError("--reader", repr(reader), " or ".join(READERS), "Choose one, or leave it out.")
+        raise UsageError("reader", repr(reader), " or ".join(READERS), "Choose one, or leave it out.")
     if not path.exists():
         raise DataError(f"data set {path}", "nothing there", "a folder or a list of pairs", "Check the path.")
     if not (path.is_dir() or path.is_file()):

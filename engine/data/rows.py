@@ -77,7 +77,7 @@ def fields_of(template: str) -> set[str]:
 
 def _no_template(template: str, found: str) -> UsageError:
     return UsageError(
-        "--caption-template", f"{template!r} ({found})", "text with {column} in it", "Correct --caption-template."
+        "caption_template", f"{template!r} ({found})", "text with {column} in it", "Correct --caption-template."
     )
 
 

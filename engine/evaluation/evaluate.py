@@ -17,7 +17,7 @@ from traklens.engine.evaluation.lds import lds, thresholded_lds
 from traklens.engine.progress import Report, silent
 from traklens.engine.removal.calibration import points, summary
 from traklens.engine.removal.simulation import most_removable
-from traklens.engine.retraining.jobs import way_of
+from traklens.engine.retraining.jobs import retraining_method
 from traklens.engine.retraining.noise_ceiling import ceiling
 from traklens.engine.retraining.subsets import MOST_SUBSETS, measured_subsets, repeated_subsets, subset_models
 from traklens.engine.statistics import bootstrap
@@ -51,20 +51,20 @@ def evaluate(
     Raises UsageError for values out of range, StoreError when the store's models cannot be retrained.
     """
     for name, value, least, most in (
-        ("--subsets", subsets, 4, MOST_SUBSETS),
-        ("--repeats", repeats, 1, 16),
-        ("--targets", targets, 1, 100_000),
-        ("--removal-targets", removal_targets, 1, 100_000),
-        ("--seeds", seeds, 1, 32),
+        ("subsets", subsets, 4, MOST_SUBSETS),
+        ("repeats", repeats, 1, 16),
+        ("targets", targets, 1, 100_000),
+        ("removal_targets", removal_targets, 1, 100_000),
+        ("seeds", seeds, 1, 32),
     ):
         if not least <= value <= most:
             raise UsageError(name, str(value), f"{least} to {most}", "Choose a value in between.")
     for k in leave_out:
         if not 1 <= k <= most_removable(store):
-            raise UsageError("--leave-k-out", str(k), f"1 to {most_removable(store):,}", "Choose a value in between.")
+            raise UsageError("leave_out", str(k), f"1 to {most_removable(store):,}", "Choose a value in between.")
     unknown = [m for m in methods if m not in METHODS] + [m for m in removal_methods if m not in leave_k_out.METHODS]
     if unknown:
-        raise UsageError("--methods", unknown[0], ", ".join(leave_k_out.METHODS), "Choose among them.")
+        raise UsageError("methods", unknown[0], ", ".join(leave_k_out.METHODS), "Choose among them.")
     from traklens.engine.retraining.cost import (
         seconds_per_pair,  # torch only here: the app reads what was found without it
     )
@@ -78,7 +78,7 @@ def evaluate(
         outcome["lds"], outcome["lds_by_checkpoints"] = _lds(
             store, rows, methods, subsets, repeats, seconds_per_pair(store), report
         )
-        repeated = repeated_subsets(store, way_of(store), subsets, repeats)
+        repeated = repeated_subsets(store, retraining_method(store), subsets, repeats)
         outcome["lds_attainable"] = ceiling(repeated[:, :, rows])
         outcome["leave_k_out"] = _leave_k_out(
             store, rows[:removal_targets], removal_methods, leave_out, seeds, report
@@ -147,7 +147,7 @@ def _lds(
     store: Store, rows: np.ndarray, methods: Sequence[str], subsets: int, repeats: int, cost, report: Report
 ) -> tuple[dict, list]:
     """Per method the score with all checkpoints, and a list of (method, checkpoints, seconds, mean) for the scatter."""
-    kept, f, _ = measured_subsets(store, way_of(store), subsets, repeats)
+    kept, f, _ = measured_subsets(store, retraining_method(store), subsets, repeats)
     measured = f[:, rows]
     table: dict[str, Any] = {}
     per_target: dict[str, np.ndarray] = {}
@@ -180,11 +180,11 @@ def _lds(
 
 def _leave_k_out(store: Store, rows, methods, sizes: Sequence[int], seeds: int, report: Report) -> dict:
     """Train the removals that are asked for; report all that the store holds."""
-    from traklens.engine.retraining.jobs import history, wanted_models
+    from traklens.engine.retraining.jobs import history, models_to_train
     from traklens.engine.retraining.worker import train_models
 
     wanted = leave_k_out.requests(store, rows, methods, sizes, seeds) if sizes else []
-    models = [model for request in wanted for model in wanted_models(store, request)]
+    models = [model for request in wanted for model in models_to_train(store, request)]
     train_models(store, sorted(models, key=lambda model: model.seed), report=report)
     leave_k_out.keep_requests(store, wanted)
     done = [request for _, request, _ in history(store) if request.origin == "evaluate"]

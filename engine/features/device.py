@@ -10,7 +10,7 @@ from traklens.stores.errors import UsageError
 def check_device(device: str) -> None:
     """UsageError unless `device` is "cpu", or "cuda" with a GPU and CuPy at hand."""
     if device not in ("cpu", "cuda"):
-        raise UsageError("--device", repr(device), "cpu or cuda", "Choose one of them.")
+        raise UsageError("device", repr(device), "cpu or cuda", "Choose one of them.")
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError(
             "--device cuda", "no NVIDIA GPU that torch can use", "a GPU with its driver", "Use --device cpu."

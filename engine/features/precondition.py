@@ -31,7 +31,7 @@ class DampedGram:
     def __init__(self, gram: np.ndarray, damping: float) -> None:
         """Raises UsageError when the damping is negative or G is not positive definite."""
         if damping < 0:
-            raise UsageError("--damping", str(damping), "0 or more", "Try 1.")
+            raise UsageError("damping", str(damping), "0 or more", "Try 1.")
         self.ridge = damping * float(np.trace(gram)) / len(gram)
         matrix = gram.astype(np.float64, copy=True)
         matrix[np.diag_indices_from(matrix)] += self.ridge

@@ -111,7 +111,7 @@ SUFFIXES = {
 def export(store: Store, suspects: Suspects, decisions: Mapping[str, Review], format: str) -> bytes:
     """The training pairs with the decisions applied. Raises UsageError for an unknown format."""
     if format not in FORMATS:
-        raise UsageError("--format", repr(format), ", ".join(FORMATS), "Choose one of them.")
+        raise UsageError("format", repr(format), ", ".join(FORMATS), "Choose one of them.")
     return FORMATS[format](store, suspects, decisions)
 
 
@@ -129,7 +129,7 @@ def suspects_table(
     if suffix == ".csv":
         frame = _frame(store, suspects, decisions, rows)
         return table(frame.column_names, zip(*(column.to_pylist() for column in frame.columns), strict=True))
-    raise UsageError("--out", repr(suffix), ".csv, .parquet or .jsonl", "Choose one of them.")
+    raise UsageError("out", repr(suffix), ".csv, .parquet or .jsonl", "Choose one of them.")
 
 
 def _frame(store: Store, suspects: Suspects, decisions: Mapping[str, Review], rows: np.ndarray) -> pa.Table:
@@ -160,5 +160,5 @@ def _parquet(store: Store, suspects: Suspects, decisions: Mapping[str, Review], 
 def save(content: bytes, path: Path) -> None:
     """Write an export whole or not at all. Raises UsageError when its folder does not exist."""
     if not path.parent.is_dir():
-        raise UsageError("--out", f"no folder {path.parent}", "a folder that exists", "Make it, or choose another.")
+        raise UsageError("out", f"no folder {path.parent}", "a folder that exists", "Make it, or choose another.")
     write_bytes(path, content)

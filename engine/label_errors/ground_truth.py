@@ -18,7 +18,7 @@ def wrong_pairs(store: Store, column: str) -> np.ndarray:
     attributes = [store.examples.attributes(row) for row in range(store.n_train)]
     if not any(column in facts for facts in attributes):
         known = sorted({name for facts in attributes for name in facts})
-        raise UsageError("--truth", repr(column), ", ".join(known) or "a data set with more columns", "Name one.")
+        raise UsageError("truth", repr(column), ", ".join(known) or "a data set with more columns", "Name one.")
     values = [facts.get(column, "") for facts in attributes]
     if {value.strip().casefold() for value in values} <= YES | NO:
         wrong = np.array([value.strip().casefold() in YES for value in values])
@@ -27,7 +27,7 @@ def wrong_pairs(store: Store, column: str) -> np.ndarray:
         wrong = np.array([differs(c, v, template) for c, v in zip(captions, values, strict=True)])
     if wrong.all() or not wrong.any():
         what = "every pair is wrong" if wrong.all() else "no pair is wrong"
-        raise UsageError("--truth", f"{column!r}, by which {what}", "a column of true captions", "Name another one.")
+        raise UsageError("truth", f"{column!r}, by which {what}", "a column of true captions", "Name another one.")
     return wrong
 
 

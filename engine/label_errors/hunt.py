@@ -60,7 +60,7 @@ def rankings(store: Store, report: Report = silent) -> tuple[dict[str, np.ndarra
     """Every ranking of this store by name, ours first, and which of them are baselines."""
     evidence = gather(store, report, witnesses=False)  # baselines know the checkpoints alone
     compared = baselines(store, evidence)
-    suspects = find_suspects(store, report, hear=True)
+    suspects = find_suspects(store, report, renew=True)
     return {OURS: suspects.score, **{name: suspects.signals[name] for name in SIGNALS}, **compared}, list(compared)
 
 
@@ -85,7 +85,7 @@ def hunt(
     if retrain is not None:
         look_again(store, retrain, report)
     if wrong is None:
-        return find_suspects(store, report, hear=True), None
+        return find_suspects(store, report, renew=True), None
     found, names = rankings(store, report)
     return find_suspects(store, report), judged(found, names, wrong)
 

@@ -9,7 +9,7 @@ import numpy as np
 from traklens.engine.label_errors.signals import gather
 from traklens.engine.label_errors.suspects import Suspects, find_suspects, suspects_from
 from traklens.engine.progress import Report, silent
-from traklens.engine.retraining.jobs import Wanted
+from traklens.engine.retraining.jobs import ModelToTrain
 from traklens.engine.streams import generator
 from traklens.engine.training.split import draw_by_group
 from traklens.stores.errors import UsageError
@@ -31,13 +31,13 @@ def left_out(suspects: Suspects) -> np.ndarray:
     return suspects.order[: max(1, min(round(LEFT_OUT * suspects.expected_wrong), most))]
 
 
-def second_look_models(store: Store, rows: np.ndarray, models: int) -> list[Wanted]:
+def second_look_models(store: Store, rows: np.ndarray, models: int) -> list[ModelToTrain]:
     """Models on complementary random halves, by image, of the training pairs without `rows`.
 
     Raises UsageError for a number out of range.
     """
     if not 1 <= models <= MOST_MODELS:
-        raise UsageError("--retrain", str(models), f"1 to {MOST_MODELS} models", "Try 4.")
+        raise UsageError("retrain", str(models), f"1 to {MOST_MODELS} models", "Try 4.")
     clean = np.setdiff1d(np.arange(store.n_train), rows)
     images = np.asarray(store.examples.image_id)[clean]
     wanted = []
@@ -45,7 +45,7 @@ def second_look_models(store: Store, rows: np.ndarray, models: int) -> list[Want
         order = generator("second pass", m - m % 2, version=store.manifest.dataset.streams)
         kept = np.zeros(store.n_train, dtype=bool)
         kept[clean[draw_by_group(images, HALF, order, from_end=m % 2 == 1)]] = True
-        wanted.append(Wanted(kept, FIRST_SEED + m, embeddings=True))
+        wanted.append(ModelToTrain(kept, FIRST_SEED + m, embeddings=True))
     return wanted
 
 
@@ -55,4 +55,4 @@ def look_again(store: Store, models: int, report: Report = silent) -> Suspects:
 
     first = suspects_from(store, gather(store, report, witnesses=False))  # the same whenever it is asked for
     train_models(store, second_look_models(store, left_out(first), models), report=report)
-    return find_suspects(store, report, hear=True)
+    return find_suspects(store, report, renew=True)

@@ -17,7 +17,7 @@ import numpy as np
 from traklens.engine.attribution.methods import blocks, mean_q
 from traklens.engine.label_errors.neighbours import Neighbours, embedding_space, nearest, numbered
 from traklens.engine.progress import Report, silent
-from traklens.engine.retraining.jobs import way_of
+from traklens.engine.retraining.jobs import retraining_method
 from traklens.stores.errors import StoreError
 from traklens.stores.retrained import Retrained, RetrainedModel
 from traklens.stores.store import Store
@@ -93,7 +93,7 @@ def retrained_models(store: Store) -> list[RetrainedModel]:
     if not retrained.path.is_dir():
         return []
     try:
-        return retrained.all(way_of(store).digest)
+        return retrained.all(retraining_method(store).digest)
     except StoreError:
         return []
 

@@ -55,17 +55,17 @@ class Suspects:
         return 100 * float(np.searchsorted(self._sorted[name], self.signals[name][row])) / self.score.size
 
 
-def find_suspects(store: Store, report: Report = silent, *, hear: bool = False) -> Suspects:
+def find_suspects(store: Store, report: Report = silent, *, renew: bool = False) -> Suspects:
     """The suspects of a store: as kept there, or computed now and kept if the disk allows it.
 
-    Retrained models are heard as witnesses. With `hear`, what was kept before the newest of them is computed again;
+    Retrained models count as further evidence. With `renew`, what was kept before the newest of them is computed again;
     without, it stands, so that a queue does not change under a reviewer.
     """
-    kept, heard = _read(store), _witnesses(store)
-    if kept is not None and (not hear or kept[1] == heard):
+    kept, retrained = _read(store), _retrained(store)
+    if kept is not None and (not renew or kept[1] == retrained):
         return kept[0]
     found = suspects_from(store, gather(store, report))
-    _keep(store, found, heard)
+    _keep(store, found, retrained)
     return found
 
 
@@ -102,7 +102,7 @@ def _build(store: Store) -> str:
     return f"{VERSION} {store.manifest.created}"
 
 
-def _witnesses(store: Store) -> str:
+def _retrained(store: Store) -> str:
     """Which retrained models there are, as a digest."""
     models = sorted(path.name for path in (store.path / RETRAINED / "models").glob("*.npz"))
     return hashlib.sha256(" ".join(models).encode()).hexdigest()[:16]

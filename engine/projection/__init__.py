@@ -40,7 +40,7 @@ def make_projector(spec: ProjectionSpec, layout: Layout, checkpoint: int, *, dev
             "projection version", str(spec.version), str(VERSION), "Use the TrakLens version that wrote it."
         )
     if spec.kind not in ("sjlt", "rademacher"):
-        raise UsageError("--projection", repr(spec.kind), "sjlt or rademacher", "Choose one of them.")
+        raise UsageError("projection", repr(spec.kind), "sjlt or rademacher", "Choose one of them.")
     if device.split(":")[0] == "cuda":
         from traklens.engine.projection.gpu import GpuProjector
 

@@ -45,7 +45,7 @@ def tile_size(spec: ProjectionSpec) -> int:
     if spec.dim % spec.nonzeros:
         below = max(spec.dim - spec.dim % spec.nonzeros, spec.nonzeros)
         raise UsageError(
-            "--proj-dim",
+            "dim",
             str(spec.dim),
             f"a multiple of {spec.nonzeros}, the nonzeros per coordinate",
             f"Try {below} or {below + spec.nonzeros}.",

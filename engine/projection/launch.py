@@ -38,7 +38,7 @@ def sjlt_launch(kind: str, batch: int, numel: int, size: int, nonzeros: int) -> 
     words = 2 * (rows // per_word * size + nonzeros * (-(-size // 128) * 4 + 2))
     if words > SHARED_WORDS:
         raise UsageError(
-            "--proj-dim",
+            "dim",
             f"{outputs} with {nonzeros} nonzeros per coordinate: tiles of {size}",
             f"tiles that fit a GPU's shared memory ({SHARED_WORDS * 4 // 1024} KiB)",
             "Raise the nonzeros, lower the dimension, or project on the CPU.",

@@ -83,7 +83,7 @@ class RademacherProjector:
 
     def __init__(self, spec: ProjectionSpec, layout: Layout, checkpoint: int) -> None:
         if spec.dim < 1:
-            raise UsageError("--proj-dim", str(spec.dim), "1 or more", "Try 2048.")
+            raise UsageError("dim", str(spec.dim), "1 or more", "Try 2048.")
         self.spec, self.layout = spec, layout
         self._number = number_of(layout)
         self._scale = np.float32(1.0 / np.sqrt(spec.dim))

@@ -42,7 +42,7 @@ class Removal:
 
     def _vector(self, method: str) -> np.ndarray:
         if method not in METHODS:
-            raise UsageError("--method", repr(method), " or ".join(METHODS), "Choose one of them.")
+            raise UsageError("method", repr(method), " or ".join(METHODS), "Choose one of them.")
         return self.group if method == "group" else self.additive
 
     def effects(self, store: Store, rows: Sequence[int] | np.ndarray | slice, method: str = "group") -> np.ndarray:

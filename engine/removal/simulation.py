@@ -49,7 +49,7 @@ def choose(store: Store, target: Target, choice: str, k: int) -> np.ndarray:
     if choice not in CHOICES:
         raise UsageError("what to remove", repr(choice), ", ".join(CHOICES), "Choose one of them.")
     if not 1 <= k <= most_removable(store):
-        raise UsageError("--top", str(k), f"1 to {most_removable(store):,}", "Choose a number in between.")
+        raise UsageError("top", str(k), f"1 to {most_removable(store):,}", "Choose a number in between.")
     if choice == "random":
         return random_rows(store, k, RANDOM_SEED)
     wanted = min(POOL * k if choice == "greedy" else k, MOST_ROWS)

@@ -36,7 +36,7 @@ PLACEHOLDERS = ("{keep}", "{seed}", "{out}")
 
 
 @dataclass(frozen=True)
-class Way:
+class RetrainingMethod:
     """How models of a store are trained again: by the recipe of its run, or by the user's own command."""
 
     digest: str
@@ -45,7 +45,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ModelToTrain:
     """One model to train: on which training pairs (bool [n_train]), with which seed, whether to keep embeddings."""
 
     kept: np.ndarray
@@ -53,7 +53,7 @@ class Wanted:
     embeddings: bool = False
 
 
-def way_of(store: Store, command: str | None = None) -> Way:
+def retraining_method(store: Store, command: str | None = None) -> RetrainingMethod:
     """How to retrain the models of a store. StoreError when it has no run directory and no command is given.
 
     Stores of the same data, recipe and model output measure the same thing, whatever their projection and their number
@@ -67,7 +67,7 @@ def way_of(store: Store, command: str | None = None) -> Way:
         missing = [name for name in PLACEHOLDERS if name not in command]
         if missing:
             raise UsageError(
-                "--train-command",
+                "train_command",
                 f"no {', '.join(missing)}",
                 "a command with {keep}, {seed} and {out}",
                 "See `Retraining models of your own` in the README.",
@@ -83,7 +83,7 @@ def way_of(store: Store, command: str | None = None) -> Way:
         "recipe": None if run is None else to_dict(replace(run.spec.recipe, checkpoints=0)),
         "command": command,
     }
-    return Way(hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(), run, command)
+    return RetrainingMethod(hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(), run, command)
 
 
 def _run_of(store: Store) -> Run:
@@ -133,15 +133,15 @@ def random_rows(store: Store, size: int, seed: int) -> np.ndarray:
     return np.sort(draw.choice(store.n_train, size=size, replace=False))
 
 
-def wanted_models(store: Store, request: Request) -> list[Wanted]:
+def models_to_train(store: Store, request: Request) -> list[ModelToTrain]:
     """The models a request needs, seed by seed, so that a first answer is there early."""
     n = store.n_train
     without, everything = kept_without(n, request.rows), np.ones(n, dtype=bool)
     wanted = []
     for seed in range(request.seeds):
-        wanted += [Wanted(everything, seed), Wanted(without, seed)]
+        wanted += [ModelToTrain(everything, seed), ModelToTrain(without, seed)]
         if request.random_control:
-            wanted.append(Wanted(kept_without(n, random_rows(store, len(set(request.rows)), seed)), seed))
+            wanted.append(ModelToTrain(kept_without(n, random_rows(store, len(set(request.rows)), seed)), seed))
     return wanted
 
 
@@ -152,9 +152,9 @@ def start(store: Store, request: Request) -> str:
     retrained.
     """
     if not 1 <= request.seeds <= MOST_SEEDS:
-        raise UsageError("--retrain", f"{request.seeds} seeds", f"1 to {MOST_SEEDS}", "Try 3.")
-    wanted_models(store, request)
-    way_of(store, request.command)
+        raise UsageError("retrain", f"{request.seeds} seeds", f"1 to {MOST_SEEDS}", "Try 3.")
+    models_to_train(store, request)
+    retraining_method(store, request.command)
     retrained = Retrained(store.path)
     job = retrained.add_job(replace(request, created=time.time()))
     _spawn(store, job)
@@ -203,9 +203,9 @@ def cancel(store: Store, job: str, *, wait_seconds: float = 0.0) -> None:
 
 def remove_partial(store: Store, request: Request) -> None:
     """Remove half-trained weights of a request's models that no other process is working on."""
-    retrained, way = Retrained(store.path), way_of(store, request.command)
-    for wanted in wanted_models(store, request):
-        key = model_key(way.digest, wanted.kept, wanted.seed)
+    retrained, method = Retrained(store.path), retraining_method(store, request.command)
+    for wanted in models_to_train(store, request):
+        key = model_key(method.digest, wanted.kept, wanted.seed)
         files = (
             retrained.work(key),
             retrained.work(key).with_suffix(".writing"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from traklens.engine.retraining.jobs import MOST_SEEDS, Way, kept_without, random_rows, way_of
+from traklens.engine.retraining.jobs import MOST_SEEDS, RetrainingMethod, kept_without, random_rows, retraining_method
 from traklens.stores.retrained import Request, Retrained, RetrainedModel, model_key
 from traklens.stores.store import Store
 
@@ -43,13 +43,13 @@ class Measurements:
 
     def __init__(self, store: Store) -> None:
         self.store, self.retrained = store, Retrained(store.path)
-        self._ways: dict[str | None, Way] = {}
+        self._ways: dict[str | None, RetrainingMethod] = {}
         self._models: dict[str, RetrainedModel] = {}
 
     def model(self, kept: np.ndarray, seed: int, command: str | None = None) -> RetrainedModel | None:
         """The model trained on these pairs with this seed; None when it is not there yet."""
         if command not in self._ways:
-            self._ways[command] = way_of(self.store, command)
+            self._ways[command] = retraining_method(self.store, command)
         key = model_key(self._ways[command].digest, kept, seed)
         if key not in self._models and self.retrained.has(key):
             self._models[key] = self.retrained.read(key)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from traklens.engine.retraining.jobs import Wanted, Way
+from traklens.engine.retraining.jobs import ModelToTrain, RetrainingMethod
 from traklens.engine.streams import generator
 from traklens.engine.training.split import draw_by_group
 from traklens.stores.retrained import Retrained, RetrainedModel, model_key
@@ -24,19 +24,19 @@ def random_subset(store: Store, j: int, seed: int = 0) -> np.ndarray:
     return draw_by_group(images, SHARE, generator("random half", seed, j, version=store.manifest.dataset.streams))
 
 
-def subset_models(store: Store, subsets: int, repeats: int, seed: int = 0) -> list[Wanted]:
+def subset_models(store: Store, subsets: int, repeats: int, seed: int = 0) -> list[ModelToTrain]:
     """The models to train, `repeats` on each subset; all first repeats come first."""
     return [
-        Wanted(random_subset(store, j, seed), j + MOST_SUBSETS * repeat)
+        ModelToTrain(random_subset(store, j, seed), j + MOST_SUBSETS * repeat)
         for repeat in range(repeats)
         for j in range(subsets)
     ]
 
 
-def measured_subsets(store: Store, way: Way, subsets: int, repeats: int, seed: int = 0):
+def measured_subsets(store: Store, method: RetrainingMethod, subsets: int, repeats: int, seed: int = 0):
     """Subsets of which at least one model is measured: kept bool [J, n_train], mean f and cosine float32 [J, n]."""
     kept, f, similarity = [], [], []
-    for part, models in _models(store, way, subsets, repeats, seed):
+    for part, models in _models(store, method, subsets, repeats, seed):
         if models:
             kept.append(part)
             f.append(np.mean([model.f for model in models], axis=0))
@@ -49,20 +49,22 @@ def measured_subsets(store: Store, way: Way, subsets: int, repeats: int, seed: i
     )
 
 
-def repeated_subsets(store: Store, way: Way, subsets: int, repeats: int, seed: int = 0) -> np.ndarray:
+def repeated_subsets(store: Store, method: RetrainingMethod, subsets: int, repeats: int, seed: int = 0) -> np.ndarray:
     """f of every model of the subsets whose `repeats` models are all measured: float32 [repeats, J, n]."""
     found = [
-        [m.f for m in models] for _, models in _models(store, way, subsets, repeats, seed) if len(models) == repeats
+        [m.f for m in models]
+        for _, models in _models(store, method, subsets, repeats, seed)
+        if len(models) == repeats
     ]
     return np.array(found, dtype=np.float32).reshape(-1, repeats, store.n).swapaxes(0, 1)
 
 
 def _models(
-    store: Store, way: Way, subsets: int, repeats: int, seed: int
+    store: Store, method: RetrainingMethod, subsets: int, repeats: int, seed: int
 ) -> Iterator[tuple[np.ndarray, list[RetrainedModel]]]:
     """Each subset, and those of its models that are measured."""
     retrained = Retrained(store.path)
     for j in range(subsets):
         part = random_subset(store, j, seed)
-        keys = [model_key(way.digest, part, j + MOST_SUBSETS * repeat) for repeat in range(repeats)]
+        keys = [model_key(method.digest, part, j + MOST_SUBSETS * repeat) for repeat in range(repeats)]
         yield part, [retrained.read(key) for key in keys if retrained.has(key)]

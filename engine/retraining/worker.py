@@ -25,12 +25,12 @@ from traklens.engine.models.preprocessing import normalise
 from traklens.engine.progress import Report, silent
 from traklens.engine.retraining.jobs import (
     REFERENCE_SETS,
-    Wanted,
-    Way,
+    ModelToTrain,
+    RetrainingMethod,
+    models_to_train,
     recipe_for,
     remove_partial,
-    wanted_models,
-    way_of,
+    retraining_method,
 )
 from traklens.engine.tasks.clip import margins
 from traklens.engine.training.fit import Pairs, fit
@@ -50,13 +50,13 @@ class CancelledError(Exception):
 class Retrainer:
     """Everything needed to train and measure models of one store; reads the pictures once."""
 
-    def __init__(self, store: Store, way: Way, report: Report = silent) -> None:
+    def __init__(self, store: Store, method: RetrainingMethod, report: Report = silent) -> None:
         """Raises StoreError when the data set is no longer the one the store was built from."""
-        self.store, self.way = store, way
+        self.store, self.method = store, method
         manifest = store.manifest
         self.source = open_source(store, report)
         located = [(pair.root, pair.example) for pair in self.source.pairs]
-        self.pairs = Pairs(located, manifest.model, report) if way.run is not None else None
+        self.pairs = Pairs(located, manifest.model, report) if method.run is not None else None
         loader = PairLoader(self.source)
         self._load: Callable[[int, int], tuple[Tensor, Tensor]] = loader.load
         if self.pairs is not None:
@@ -67,14 +67,14 @@ class Retrainer:
         self.references = [np.asarray(store.array(m, "reference")[:]) for m in range(sets)]
         self.keep = [torch.from_numpy(reference_mask(store.examples, captions, images, r)) for r in self.references]
 
-    def train(self, wanted: Wanted, partial: Path, report: Report = silent) -> RetrainedModel:
+    def train(self, wanted: ModelToTrain, partial: Path, report: Report = silent) -> RetrainedModel:
         """Train one model, or finish it, and measure every row of the store."""
         begun = time.monotonic()
         members = np.flatnonzero(wanted.kept)
-        if self.way.run is None:
+        if self.method.run is None:
             clip = self._by_command(members, wanted.seed, partial, report)
         else:
-            spec, n = self.way.run.spec, self.store.n_train
+            spec, n = self.method.run.spec, self.store.n_train
             recipe = recipe_for(spec.recipe, n, members.size)
             assert self.pairs is not None
             number = 1000 + wanted.seed  # apart from the run's own checkpoints
@@ -118,7 +118,7 @@ class Retrainer:
             lines.append(f"{pair.root / pair.example.image}\t{caption}")
         keep.write_text("\n".join(lines) + "\n", encoding="utf-8")
         values = {"{keep}": str(keep), "{seed}": str(seed), "{out}": str(out)}
-        command = [_filled(part, values) for part in shlex.split(self.way.command or "")]
+        command = [_filled(part, values) for part in shlex.split(self.method.command or "")]
         try:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         except OSError as error:
@@ -181,9 +181,9 @@ def open_source(store: Store, report: Report = silent) -> Source:
 
 def train_models(
     store: Store,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[ModelToTrain],
     *,
-    way: Way | None = None,
+    method: RetrainingMethod | None = None,
     report: Report = silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -192,29 +192,29 @@ def train_models(
     `report` counts models; `stop` is asked at every step and ends the work by CancelledError. StoreError while the
     store is being built.
     """
-    way = way or way_of(store)
+    method = method or retraining_method(store)
     retrained = Retrained(store.path)
-    names = list(dict.fromkeys(model_key(way.digest, w.kept, w.seed) for w in wanted))
-    by_name = {model_key(way.digest, w.kept, w.seed): w for w in wanted}
+    names = list(dict.fromkeys(model_key(method.digest, w.kept, w.seed) for w in wanted))
+    by_name = {model_key(method.digest, w.kept, w.seed): w for w in wanted}
     missing = [name for name in names if not retrained.has(name)]
     report("retraining", len(names) - len(missing), len(names), "")
     if not missing:
         return
     with writing(store.path, "store", shared=True):
-        _train(store, Retrainer(store, way), names, by_name, missing, report, stop)
+        _train(store, Retrainer(store, method), names, by_name, missing, report, stop)
 
 
 def _train(
     store: Store,
     retrainer: Retrainer,
     names: Sequence[str],
-    by_name: Mapping[str, Wanted],
+    by_name: Mapping[str, ModelToTrain],
     missing: Sequence[str],
     report: Report,
     stop: Callable[[], bool],
 ) -> None:
     """Train the missing ones of the named models; those that another process is training are waited for."""
-    retrained, way = Retrained(store.path), retrainer.way
+    retrained, method = Retrained(store.path), retrainer.method
     (retrained.path / "work").mkdir(parents=True, exist_ok=True)
     while missing:
         waiting = []
@@ -233,7 +233,7 @@ def _train(
                     report("retraining", at, len(names), f"{100 * done / max(total, 1):.0f} % of the next model")
 
                 model = retrainer.train(by_name[name], retrained.work(name), step)
-                retrained.write(name, way.digest, model)
+                retrained.write(name, method.digest, model)
                 retrained.work(name).unlink(missing_ok=True)
                 report("retraining", at + 1, len(names), "")
         missing = [name for name in waiting if not retrained.has(name)]
@@ -269,8 +269,8 @@ def _carry_out(store_path: Path, retrained: Retrained, job: str) -> int:
         store = open_store(store_path)
         train_models(
             store,
-            wanted_models(store, request),
-            way=way_of(store, request.command),
+            models_to_train(store, request),
+            method=retraining_method(store, request.command),
             report=report,
             stop=lambda: retrained.cancelled(job),
         )

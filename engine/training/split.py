@@ -29,9 +29,9 @@ def split_dataset(dataset: Dataset, *, heldout: float, subset: float, checkpoint
     Raises UsageError for shares outside their range and DataError when too few pairs are left to train on.
     """
     if not 0 <= heldout < 1:
-        raise UsageError("--heldout", str(heldout), "a share from 0 up to, but not including, 1", "Try 0.1.")
+        raise UsageError("heldout", str(heldout), "a share from 0 up to, but not including, 1", "Try 0.1.")
     if not 0 < subset <= 1:
-        raise UsageError("--subset", str(subset), "a share above 0, at most 1", "Try 0.5.")
+        raise UsageError("subset", str(subset), "a share above 0, at most 1", "Try 0.5.")
     streams = dataset.spec.streams
     image_ids = np.array([example.image_id for example in dataset.examples])
     given = [example.split for example in dataset.examples]
@@ -51,7 +51,7 @@ def split_dataset(dataset: Dataset, *, heldout: float, subset: float, checkpoint
     fewest = int(subsets.sum(axis=1).min())
     if fewest < 2:
         raise UsageError(
-            "--subset",
+            "subset",
             f"{subset}, which leaves {fewest} of {train.size} training pairs to a checkpoint",
             "at least 2",
             "Raise --subset or add pairs.",

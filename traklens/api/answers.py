@@ -137,7 +137,7 @@ class Removal:
         models cannot be retrained, UsageError for a target that is not stored.
         """
         from traklens.api.progress import drawn
-        from traklens.engine.retraining.jobs import wanted_models
+        from traklens.engine.retraining.jobs import models_to_train
         from traklens.engine.retraining.measurements import Measurements
         from traklens.engine.retraining.worker import train_models
         from traklens.stores.retrained import Request
@@ -146,7 +146,7 @@ class Removal:
             raise UsageError("target", "an example that is not stored", "a stored one", "Ask with `id=`.")
         request = Request(tuple(int(row) for row in self.rows), seeds=seeds, target=of.target.row)
         with drawn(progress) as report:
-            train_models(self._store, wanted_models(self._store, request), report=report)
+            train_models(self._store, models_to_train(self._store, request), report=report)
         measured = Measurements(self._store).of(request)
         assert measured is not None  # all its models are there
         return measured

@@ -1,0 +1,84 @@
+"""`traklens build`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from traklens.engine.cli.console import facts_table, notes, progress, results
+from traklens.engine.cli.data import Data, Reader, Sample, Template, TextColumn, show_data
+
+
+def build(
+    data: Data,
+    store: Annotated[Path, typer.Option(help="Store directory to write.")],
+    run: Annotated[Path | None, typer.Option(help="Run directory of `traklens train`.")] = None,
+    model: Annotated[str | None, typer.Option(help="open_clip architecture of the checkpoints.")] = None,
+    checkpoint: Annotated[list[Path] | None, typer.Option(help="Weights file; repeat for several.")] = None,
+    targets: Annotated[Path | None, typer.Option(help="Further pairs to use as held-out targets.")] = None,
+    proj_dim: Annotated[int, typer.Option(help="Projection dimension k.", min=1, max=1 << 20)] = 2048,
+    projection: Annotated[str, typer.Option(help="sjlt or rademacher.")] = "sjlt",
+    damping: Annotated[float, typer.Option(help="λ relative to the mean diagonal of the Gram matrix.")] = 1.0,
+    weight_by_q: Annotated[bool, typer.Option(help="Weigh scores by the output-to-loss gradient Q.")] = True,
+    references: Annotated[int, typer.Option(help="Reference pairs in the model output f.", min=1)] = 512,
+    temperature: Annotated[str, typer.Option(help="Logit scale in f: checkpoint (its own) or one.")] = "checkpoint",
+    seed: Annotated[int, typer.Option(help="Decides projection, reference pairs and --sample.", min=0)] = 0,
+    batch_size: Annotated[int, typer.Option(help="Pairs per backward pass; changes no score.")] = 64,
+    gradients: Annotated[
+        str | None, typer.Option(help="hooks, single or vmap; the fastest on a few pairs if not given.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda (not yet run on hardware).")] = "cpu",
+    overwrite: Annotated[bool, typer.Option(help="Replace a finished store.")] = False,
+    restart: Annotated[bool, typer.Option(help="Throw away an interrupted build of another specification.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only say what it would take.")] = False,
+    reader: Reader = None,
+    text_column: TextColumn = None,
+    caption_template: Template = None,
+    sample: Sample = None,
+) -> None:
+    """Precompute TRAK features and the indices into a store. Resumes where it was interrupted."""
+    from traklens.engine.build.estimate import estimate
+    from traklens.engine.build.source import Source
+    from traklens.engine.build.stages import build_store
+    from traklens.engine.features.device import check_device
+    from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+
+    check_device(device)
+    with progress(notes) as report:
+        source = Source.open(
+            data,
+            run=run,
+            model=model,
+            checkpoints=tuple(checkpoint or ()),
+            targets=targets,
+            reader=reader,
+            text_column=text_column,
+            caption_template=caption_template,
+            sample=sample,
+            seed=seed,
+            report=report,
+        )
+        show_data(source.dataset)
+        specs = (
+            ModelOutputSpec(kind="clip_margin", temperature=temperature, n_reference=references, reference_seed=seed),
+            ProjectionSpec(kind=projection, dim=proj_dim, nonzeros=4, seed=seed),
+            ScoreSpec(damping=damping, weight_by_q=weight_by_q),
+        )
+        if dry_run:
+            expected = estimate(source, *specs[:2], batch_size=batch_size, device=device)
+        else:
+            build_store(
+                source,
+                store,
+                *specs,
+                batch_size=batch_size,
+                gradients=gradients,
+                device=device,
+                overwrite=overwrite,
+                restart=restart,
+                report=report,
+            )
+    if dry_run:
+        results.print(facts_table(f"{store} (dry run: nothing was written)", expected))
+    else:
+        results.print(f"Store ready. Next: traklens app {store}", highlight=False, soft_wrap=True)
