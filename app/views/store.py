@@ -13,6 +13,7 @@ from traklens.engine.explore.info import disk_use
 from traklens.engine.explore.reproduce import commands
 from traklens.stores.store import Store
 
+READ_FIRST = ("reader", "read from", "pairs", "left out", "not read")  # then the examples
 EXPLANATION = """
 **Mean p** is the probability a checkpoint gives to the true partner among the reference pairs: how well it fits. Much higher
 on pairs it has seen than on others means that it has learned them by heart.
@@ -59,7 +60,10 @@ def show(store: Store) -> None:
     )
     if read := manifest.options.get("data"):
         st.html('<div class="tl-head">How the data were read</div>')
-        st.html(facts_table([(str(name), str(value)) for name, value in read.items()]))
+        known = sorted(
+            read.items(), key=lambda fact: (READ_FIRST.index(fact[0]) if fact[0] in READ_FIRST else 99, fact)
+        )
+        st.html(facts_table([(str(name), str(value)) for name, value in known]))
     st.html('<div class="tl-head">Make it again</div>')
     st.code("\n".join(commands(store)), language=None, wrap_lines=True)
     _health(caches.health_of_store(store))
