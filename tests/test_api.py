@@ -3,13 +3,15 @@
 import re
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import traklens
-from tests.conftest import HOSTILE
+from tests.conftest import HOSTILE, own_port
 from traklens.engine.attribution.scores import rank, stored_target
 from traklens.engine.label_errors.suspects import find_suspects
 from traklens.engine.removal.simulation import prediction_of
@@ -140,3 +142,27 @@ def test_a_store_is_built_and_opened_in_one_call(tiny_demo, tmp_path):
     with pytest.raises(UsageError, match="exactly one"):
         traklens.build(tiny_demo / "data", out=tmp_path / "other", progress=False)
     assert not (tmp_path / "other").exists()
+
+
+def test_an_evaluation_is_in_words_and_in_numbers(own_store):
+    found = traklens.open(own_store).evaluate(subsets=4, targets=4, methods=("trak", "random"), progress=False)
+    assert set(found.lds) == {"trak", "random"}
+    assert "rank correlation" in repr(found)
+
+
+def test_the_application_opens_and_ends(tiny_store):
+    port = own_port(8940)
+    process = traklens.open(tiny_store).app(port=port, browser=False)
+    try:
+        for _ in range(300):
+            assert process.poll() is None
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        else:
+            pytest.fail("it never answered")
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
