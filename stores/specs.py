@@ -74,13 +74,17 @@ class ModelOutputSpec:
 
 @dataclass(frozen=True)
 class ProjectionSpec:
-    """The random projection P: family, dimension k, nonzeros s per coordinate (sjlt), seed."""
+    """The random projection P: family, dimension k, nonzeros s per coordinate (sjlt), seed.
+
+    `modules`: which parameters' gradients are projected, as comma-separated patterns of their names; all if empty.
+    """
 
     kind: str = "sjlt"
     dim: int = 2048
     nonzeros: int = 4
     seed: int = 0
     version: int = 1
+    modules: str = ""
 
 
 @dataclass(frozen=True)

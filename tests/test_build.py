@@ -1,6 +1,7 @@
 """A store answers as the mathematics says, whatever the batch size, and refuses what does not fit."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,13 +53,18 @@ def test_query_ranks_as_brute_force_up_to_fp16(tiny_store, row):
     np.testing.assert_allclose(score_sample(store, target), exact, atol=2e-3 * scale)
 
 
-def test_stored_features_equal_projected_autograd_gradients(tiny_demo):
-    store = open_store(tiny_demo / "store")
+@pytest.mark.parametrize("modules", ["", "visual.ln_post, text_projection"])
+def test_stored_features_equal_projected_autograd_gradients(tiny_demo, tmp_path, modules):
     source = Source.open(tiny_demo / "data", run=tiny_demo / "run")
+    projection, path = replace(PROJECTION, modules=modules), tiny_demo / "store"
+    if modules:
+        path = tmp_path / "store"
+        build_store(source, path, OUTPUT, projection, SCORE, batch_size=16)
+    store = open_store(path)
     rows, m = [0, 5, 66], 1
     clip = load_checkpoint(source.model, source.checkpoints[m])
     margin = ClipMargin(clip, temperature(clip, "checkpoint")).eval()
-    names = [f"clip.{name}" for name in attributed_parameters(clip)]
+    names = [f"clip.{name}" for name in attributed_parameters(clip, modules)]
     reference = np.asarray(store.array(m, "reference")[:])
     shared = tuple(
         torch.from_numpy(np.asarray(store.array(m, name).oindex[reference]))
@@ -77,7 +83,7 @@ def test_stored_features_equal_projected_autograd_gradients(tiny_demo):
         margin, (normalise(source.model, pixels), tokens, torch.from_numpy(keep)), names, shared
     )
     layout = tuple((name.removeprefix("clip."), gradients[name].shape[1]) for name in names)
-    projector, phi = make_projector(PROJECTION, layout, m), np.zeros((3, 64), np.float32)
+    projector, phi = make_projector(projection, layout, m), np.zeros((3, 64), np.float32)
     for name in names:
         projector.accumulate(name.removeprefix("clip."), gradients[name], phi)
     stored = np.stack([store.row(m, "phi", row) for row in rows])

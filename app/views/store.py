@@ -45,7 +45,8 @@ def show(store: Store) -> None:
                 ("Out of sample", f"each training pair for {low if low == high else f'{low} to {high}'} of them"),
                 (
                     "Projection",
-                    f"{manifest.projection.kind}, k = {manifest.projection.dim:,}, seed {manifest.projection.seed}",
+                    f"{manifest.projection.kind}, k = {manifest.projection.dim:,}, seed {manifest.projection.seed}"
+                    + (f", of {manifest.projection.modules}" if manifest.projection.modules else ""),
                 ),
                 (
                     "Model output",

@@ -18,7 +18,12 @@ PROBE_PAIRS = 16
 
 
 def probe(
-    source: Source, loader: PairLoader, clip: nn.Module, output: ModelOutputSpec, device: str = "cpu"
+    source: Source,
+    loader: PairLoader,
+    clip: nn.Module,
+    output: ModelOutputSpec,
+    device: str = "cpu",
+    modules: str = "",
 ) -> Choice:
     """Measure the ways to per-sample gradients on a few pairs of this data set and model."""
     pixels, tokens = loader.load(0, min(PROBE_PAIRS, source.n))
@@ -28,7 +33,7 @@ def probe(
         u = clip.encode_image(images, normalize=True)  # type: ignore[operator]
         v = clip.encode_text(tokens, normalize=True)  # type: ignore[operator]
     keep = ~torch.eye(len(tokens), dtype=torch.bool, device=device)
-    names = [f"clip.{name}" for name in attributed_parameters(clip)]
+    names = [f"clip.{name}" for name in attributed_parameters(clip, modules)]
     return choose_strategy(margin, (images, tokens, keep), names, (u, v), examples=PROBE_PAIRS)
 
 
@@ -38,7 +43,7 @@ def estimate(
     """What a build would take, measured on a few pairs: path, time, disk and memory. Nothing is written."""
     loader = PairLoader(source)
     clip = load_checkpoint(source.model, source.checkpoints[0])
-    choice = probe(source, loader, clip, output, device)
+    choice = probe(source, loader, clip, output, device, projection.modules)
     featurizer = Featurizer(clip, source.model, output, projection, 0, strategy=choice.strategy, device=device)
     count = min(PROBE_PAIRS, source.n)
     pixels, tokens = loader.load(0, count)
@@ -52,10 +57,11 @@ def estimate(
     m, k, embedding = len(source.checkpoints), projection.dim, references.image.shape[1]
     numbers = 4 * m * (source.n * (k + 2 * embedding) + source.n_train * k)
     indices = 2 * m * source.n_train * (k + 2 * embedding)
-    p = sum(parameter.numel() for parameter in clip.parameters())
+    sizes = {name: parameter.numel() for name, parameter in clip.named_parameters()}
+    p = sum(sizes[name] for name in attributed_parameters(clip, projection.modules))
     return {
         "pairs": f"{source.n_train:,} training, {source.n - source.n_train:,} held-out",
-        "checkpoints": f"{m} of {p:,} parameters",
+        "checkpoints": f"{m} of {sum(sizes.values()):,} parameters",
         "gradients": f"{choice.strategy} ({', '.join(f'{s} {t * 1e3:.1f} ms' for s, t in choice.seconds.items())} per pair)",
         "projection": f"{projection.kind}, {p:,} to {k:,}, on {device}",
         "time": f"about {seconds[-1] * source.n * m / 60:.1f} minutes ({seconds[-1] * 1e3:.1f} ms per pair and checkpoint)",

@@ -21,7 +21,7 @@ from traklens.engine.features.embedding_map import write_map
 from traklens.engine.features.featurize import Featurizer, References
 from traklens.engine.features.precondition import DampedGram, gram_matrix
 from traklens.engine.gradients import STRATEGIES
-from traklens.engine.models.checkpoints import load_checkpoint
+from traklens.engine.models.checkpoints import attributed_parameters, load_checkpoint
 from traklens.engine.progress import Report, silent
 from traklens.engine.tasks.clip import draw_references, keep_mask
 from traklens.engine.versions import libraries
@@ -64,6 +64,8 @@ def build_store(
         raise UsageError("damping", str(score.damping), "a finite number, 0 or more", "Try 1.")
     if gradients not in (None, *STRATEGIES):
         raise UsageError("gradients", repr(gradients), ", ".join(STRATEGIES), "Leave it out to take the fastest.")
+    if projection.modules:
+        attributed_parameters(load_checkpoint(source.model, source.checkpoints[0]), projection.modules)
     manifest = _manifest(source, path, output, projection, score)
     with StoreBuilder(path, manifest, overwrite=overwrite, restart=restart) as builder:
         if builder.finished:
@@ -126,7 +128,9 @@ class Work:
             manifest = builder.manifest
             clip = load_checkpoint(source.model, source.checkpoints[m])
             if "gradients" not in manifest.options:
-                choice = probe(source, self.loader, clip, manifest.model_output, self.device)
+                choice = probe(
+                    source, self.loader, clip, manifest.model_output, self.device, manifest.projection.modules
+                )
                 builder.record(options={"gradients": choice.strategy})
             strategy = builder.manifest.options["gradients"]
             specs = (source.model, manifest.model_output, manifest.projection)

@@ -18,6 +18,9 @@ def build(
     targets: Annotated[Path | None, typer.Option(help="Further pairs to use as held-out targets.")] = None,
     proj_dim: Annotated[int, typer.Option(help="Projection dimension k.", min=1, max=1 << 20)] = 2048,
     projection: Annotated[str, typer.Option(help="sjlt or rademacher.")] = "sjlt",
+    modules: Annotated[
+        str, typer.Option(help="Parameters to attribute, as patterns: 'visual.*, *.mlp'; all if not given.")
+    ] = "",
     damping: Annotated[float, typer.Option(help="λ relative to the mean diagonal of the Gram matrix.")] = 1.0,
     weight_by_q: Annotated[bool, typer.Option(help="Weigh scores by the output-to-loss gradient Q.")] = True,
     references: Annotated[int, typer.Option(help="Reference pairs in the model output f.", min=1)] = 512,
@@ -61,7 +64,7 @@ def build(
         show_data(source.dataset)
         specs = (
             ModelOutputSpec(kind="clip_margin", temperature=temperature, n_reference=references, reference_seed=seed),
-            ProjectionSpec(kind=projection, dim=proj_dim, nonzeros=4, seed=seed),
+            ProjectionSpec(kind=projection, dim=proj_dim, nonzeros=4, seed=seed, modules=modules),
             ScoreSpec(damping=damping, weight_by_q=weight_by_q),
         )
         if dry_run:

@@ -54,6 +54,8 @@ def _build(store: Store) -> list[str]:
         "--seed",
         str(projection.seed),
     ]
+    if projection.modules:
+        found += ["--modules", projection.modules]
     if not score.weight_by_q:
         found.append("--no-weight-by-q")
     if manifest.targets is not None:

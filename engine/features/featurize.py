@@ -52,7 +52,7 @@ class Featurizer:
         self.model, self.strategy, self.device = model, strategy, torch.device(device)
         self.scale = temperature(clip, output.temperature)
         self.margin = ClipMargin(clip, self.scale).eval().to(self.device)
-        self.names = [f"clip.{name}" for name in attributed_parameters(clip)]
+        self.names = [f"clip.{name}" for name in attributed_parameters(clip, projection.modules)]
         sizes = {name: parameter.numel() for name, parameter in self.margin.named_parameters()}
         layout = tuple((name.removeprefix("clip."), sizes[name]) for name in self.names)
         self.projector = make_projector(projection, layout, checkpoint, device=device)

@@ -6,6 +6,7 @@ same form, weights from files the user names (`.pt` of open_clip's training, `.s
 
 import json
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from traklens.engine.models.preprocessing import Preprocessing, apply, preproces
 from traklens.engine.models.vocabulary import WordPieces
 from traklens.engine.models.weights import load_weights
 from traklens.stores.atomic import read_json
-from traklens.stores.errors import ModelError
+from traklens.stores.errors import ModelError, UsageError
 from traklens.stores.specs import ModelSpec
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
@@ -164,9 +165,28 @@ def make_tokenizer(spec: ModelSpec) -> Tokenizer:
     return lambda captions: tokenizer(list(captions))
 
 
-def attributed_parameters(model: nn.Module) -> list[str]:
-    """Names of the parameters whose gradients are attributed: all but the logit scale and bias."""
-    return [name for name, _ in model.named_parameters() if name not in FROZEN]
+def attributed_parameters(model: nn.Module, modules: str = "") -> list[str]:
+    """Names of the parameters whose gradients are attributed: all but the logit scale and bias.
+
+    With `modules`, comma-separated patterns ("visual.*, *.mlp.*"), those whose name, or the name of a module around
+    them, one of them matches. UsageError for a pattern that matches nothing.
+    """
+    every = [name for name, _ in model.named_parameters() if name not in FROZEN]
+    patterns = [pattern.strip() for pattern in modules.split(",") if pattern.strip()]
+    if not patterns:
+        return every
+    matched = {pattern: [name for name in every if _is_within(name, pattern)] for pattern in patterns}
+    for pattern, names in matched.items():
+        if not names:
+            tops = ", ".join(dict.fromkeys(name.split(".")[0] for name in every))
+            raise UsageError("modules", f"{pattern!r}, which is no parameter's", f"names below {tops}", "Correct it.")
+    return [name for name in every if any(name in names for names in matched.values())]
+
+
+def _is_within(name: str, pattern: str) -> bool:
+    """Whether a pattern matches a parameter's name or that of a module around it."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:end]), pattern) for end in range(1, len(parts) + 1))
 
 
 def temperature(model: nn.Module, kind: str) -> Tensor:

@@ -135,6 +135,7 @@ def build(
     checkpoints: Sequence[Place] = (),
     dim: int = 2048,
     projection: str = "sjlt",
+    modules: str = "",
     damping: float = 1.0,
     weight_by_q: bool = True,
     references: int = 512,
@@ -149,7 +150,8 @@ def build(
     """Precompute the TRAK features of a data set into a store, and open it. Goes on where it was interrupted.
 
     The checkpoints are those of a `run` of `traklens.train`, or weights files of an open_clip architecture `model`.
-    dim: projection dimension k; damping: λ relative to the mean diagonal of the Gram matrix; data_options: reader,
+    dim: projection dimension k; modules: patterns of the parameters to
+    attribute, all if empty; damping: λ relative to the mean diagonal of the Gram matrix; data_options: reader,
     text_column, caption_template, sample, targets, as in the command line. Raises DataError, ModelError, StoreError or
     UsageError for what cannot be used, before anything is computed.
     """
@@ -175,7 +177,7 @@ def build(
             source,
             Path(out),
             ModelOutputSpec(temperature=temperature, n_reference=references, reference_seed=seed),
-            ProjectionSpec(kind=projection, dim=dim, seed=seed),
+            ProjectionSpec(kind=projection, dim=dim, seed=seed, modules=modules),
             ScoreSpec(damping=damping, weight_by_q=weight_by_q),
             batch_size=batch_size,
             device=device,
