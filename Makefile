@@ -43,7 +43,7 @@ imports: $(VENV)/ready-dev
 # A process for each of up to four cores; JOBS=0 runs the tests one after the other in this one.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 tests: $(VENV)/ready-dev
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 format: $(VENV)/ready-dev
 	$(BIN)/ruff check --fix .

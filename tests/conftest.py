@@ -26,12 +26,19 @@ def real_data() -> Path:
     return Path(folder)
 
 
-LONGEST_FIRST = ("test_resume.py", "test_browser_robust.py", "test_browser.py", "test_retrain.py", "test_wheel.py")
+LONGEST_FIRST = [
+    f"test_{name}.py"
+    for name in (
+        *("resume", "browser_robust", "browser_tour", "browser", "retrain", "placing", "serving", "wheel"),
+        *("browser_removal", "browser_hunt", "real_data"),
+    )
+]
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take minutes come first, so that no process ends alone with one of them."""
-    items.sort(key=lambda item: item.path.name not in LONGEST_FIRST)
+    """Files that take minutes come first, so that no process ends alone with one of them (--no-loadscope-reorder)."""
+    order = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.hookimpl(hookwrapper=True)
