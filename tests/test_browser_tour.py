@@ -79,6 +79,7 @@ def test_every_key_of_the_legend_works(visit, own):
     page.locator(".tl-story").click()
     page.keyboard.press("n")
     page.wait_for_function("before => location.href !== before", arg=before)
+    settle(page)  # the address comes before the buttons of the new pair
     page.keyboard.press("b")
     id = before.split("id=")[-1]
     page.wait_for_url(f"**id={id}*")
