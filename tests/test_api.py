@@ -86,6 +86,8 @@ def test_a_removal_is_measured_by_retraining(own_store):
     seen = store.attribute(id=str(store._store.examples.id[-1]))
     found = store.remove([str(id) for id in store._store.examples.id[:2]]).measure(seen, seeds=1, progress=False)
     assert len(found.changes) == 1
+    with pytest.raises(UsageError, match="seeds: found 0"):
+        store.remove([str(store._store.examples.id[0])]).measure(seen, seeds=0)
 
 
 def test_a_group_is_the_mean_of_its_members(store):
@@ -106,6 +108,8 @@ def test_questions_about_new_images_and_captions(store, tiny_demo):
     assert asked.picture is not None
     other = store.attribute(id=str(inner.examples.id[2]), caption="a red square", contrast="a blue one")
     assert other.f == pytest.approx(asked.f, abs=1e-3)
+    words = store.attribute(id=str(inner.examples.id[2]), caption="a red square")
+    assert words.picture == inner.thumbnail(2, "large")
 
 
 @pytest.mark.parametrize("given", [{}, {"id": "a", "group": ["b"]}, {"group": []}, {"group": ["a"], "caption": "b"}])

@@ -5,7 +5,7 @@ import pytest
 
 from traklens.engine.label_errors.baselines import baselines
 from traklens.engine.label_errors.hunt import hunt, rankings
-from traklens.engine.label_errors.second_pass import left_out, second_look_models
+from traklens.engine.label_errors.second_pass import left_out, second_pass_models
 from traklens.engine.label_errors.signals import gather, signals
 from traklens.engine.label_errors.suspects import find_suspects
 from traklens.engine.label_errors.suspicion import rank_suspects
@@ -44,7 +44,7 @@ def test_retrained_models_are_witnesses_but_do_not_change_a_queue_under_review(o
     assert gather(own, witnesses=False).witness_f.shape == (0, own.n_train)
 
 
-def test_models_of_a_second_look_judge_with_their_embeddings(own):
+def test_models_of_a_second_pass_judge_with_their_embeddings(own):
     width = own.array(0, "image_embedding").shape[1]
     unit = np.zeros((own.n, width), dtype=np.float32)
     unit[:, 0] = 1
@@ -62,16 +62,16 @@ def test_models_of_a_second_look_judge_with_their_embeddings(own):
     assert "cosine" in names
 
 
-def test_a_second_look_trains_on_complementary_halves_without_the_suspects(own):
+def test_a_second_pass_trains_on_complementary_halves_without_the_suspects(own):
     rows = left_out(find_suspects(own))
-    wanted = second_look_models(own, rows, 3)
+    wanted = second_pass_models(own, rows, 3)
     assert [model.seed for model in wanted] == sorted({model.seed for model in wanted})
     for model in wanted:
         assert not model.kept[rows].any()
     assert (wanted[0].kept & wanted[1].kept).sum() <= 1  # an odd number of pairs shares one
     assert (wanted[0].kept | wanted[1].kept).sum() == own.n_train - rows.size
     with pytest.raises(UsageError, match="retrain"):
-        second_look_models(own, rows, 0)
+        second_pass_models(own, rows, 0)
 
 
 def test_hunt_with_retraining_resumes_and_hears_its_models(own):

@@ -31,7 +31,7 @@ def left_out(suspects: Suspects) -> np.ndarray:
     return suspects.order[: max(1, min(round(LEFT_OUT * suspects.expected_wrong), most))]
 
 
-def second_look_models(store: Store, rows: np.ndarray, models: int) -> list[ModelToTrain]:
+def second_pass_models(store: Store, rows: np.ndarray, models: int) -> list[ModelToTrain]:
     """Models on complementary random halves, by image, of the training pairs without `rows`.
 
     Raises UsageError for a number out of range.
@@ -54,5 +54,5 @@ def look_again(store: Store, models: int, report: Report = silent) -> Suspects:
     from traklens.engine.retraining.worker import train_models
 
     first = suspects_from(store, gather(store, report, witnesses=False))  # the same whenever it is asked for
-    train_models(store, second_look_models(store, left_out(first), models), report=report)
+    train_models(store, second_pass_models(store, left_out(first), models), report=report)
     return find_suspects(store, report, renew=True)

@@ -134,14 +134,16 @@ class Removal:
         """Train again without the examples, `seeds` times, beside models trained on everything; the change of f.
 
         Models that are there already are not trained again; interrupted, it goes on. Raises StoreError for a store whose
-        models cannot be retrained, UsageError for a target that is not stored.
+        models cannot be retrained, UsageError for a target that is not stored or a number of seeds out of range.
         """
         from traklens.api.progress import drawn
-        from traklens.engine.retraining.jobs import models_to_train
+        from traklens.engine.retraining.jobs import MOST_SEEDS, models_to_train
         from traklens.engine.retraining.measurements import Measurements
         from traklens.engine.retraining.worker import train_models
         from traklens.stores.retrained import Request
 
+        if not 1 <= seeds <= MOST_SEEDS:
+            raise UsageError("seeds", str(seeds), f"1 to {MOST_SEEDS}", "Try 3.")
         if of.target.row is None:
             raise UsageError("target", "an example that is not stored", "a stored one", "Ask with `id=`.")
         request = Request(tuple(int(row) for row in self.rows), seeds=seeds, target=of.target.row)

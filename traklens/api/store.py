@@ -64,6 +64,8 @@ class Store:
             picture = thumbnail_of(content if isinstance(content, bytes) else content.read_bytes())
         else:
             target = self._about(str(id), caption, contrast)
+            if target.row is None:  # other words about a stored image
+                picture = self._store.thumbnail(self._store.examples.row_of(str(id)), "large")
         return Attribution(target, self._store.influence.scores(target.influence_query), picture, self._store)
 
     def _about(self, id: str, caption: str | None, contrast: str | None) -> Target:
@@ -150,10 +152,10 @@ def build(
     """Precompute the TRAK features of a data set into a store, and open it. Goes on where it was interrupted.
 
     The checkpoints are those of a `run` of `traklens.train`, or weights files of an open_clip architecture `model`.
-    dim: projection dimension k; modules: patterns of the parameters to
-    attribute, all if empty; damping: λ relative to the mean diagonal of the Gram matrix; data_options: reader,
-    text_column, caption_template, sample, targets, as in the command line. Raises DataError, ModelError, StoreError or
-    UsageError for what cannot be used, before anything is computed.
+    dim: projection dimension k; modules: patterns of the parameters to attribute, all if empty; damping: λ relative to
+    the mean diagonal of the Gram matrix; data_options: reader, text_column, caption_template, sample, targets, as in the
+    command line. Raises DataError, ModelError, StoreError or UsageError for what cannot be used, before anything is
+    computed.
     """
     from traklens.engine.build.source import Source
     from traklens.engine.build.stages import build_store
