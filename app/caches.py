@@ -17,13 +17,14 @@ from traklens.engine.attribution.scores import (
     Ranking,
     Target,
     rank,
-    rival_caption,
+    rival_of,
     score_histogram,
     score_sample,
     stored_target,
 )
 from traklens.engine.evaluation.evaluate import kept_evaluation
 from traklens.engine.explore import filters
+from traklens.engine.explore.confusion import confusion_of
 from traklens.engine.explore.health import health_of
 from traklens.engine.explore.search import Found, find_by_meaning, striking_pair
 from traklens.engine.features.embedding_map import Painted, map_of, paint
@@ -98,10 +99,11 @@ first_row = per_store(2, "Looking for a pair to begin with …")(striking_pair)
 target_of = per_store(256)(stored_target)
 attributes_of = per_store(2)(filters.attributes_of)
 having = per_store(32)(filters.having)
-rival_of = per_store(256)(rival_caption)
+rival_asked = per_store(256)(rival_of)
 chosen_rows = per_store(128)(choose)
 removal_of = per_store(64, "Simulating …")(remove)
 curves_of = per_store(64, "Simulating …")(curves)
+confusion_of_store = per_store(4)(confusion_of)
 health_of_store = per_store(2, "Reading the spectra …")(health_of)
 suggestions_of = per_store(512)(suggestions)
 evaluation_of = kept_evaluation  # a small file, read each time
@@ -186,7 +188,12 @@ def _suspects(store: Store, kept: int) -> Suspects:
     return find_suspects(store)
 
 
-def painted_map(store: Store, target: Target, side: str, colour: str) -> Painted:
+def pictures(store: Store) -> int:
+    """The version of a store's pictures, for their addresses; below zero where it has none."""
+    return stamp(store.path) if store.has_pictures else -1
+
+
+def painted_map(store: Store, target: Target, side: int, colour: str) -> Painted:
     """The training pairs on a plane, coloured for a target."""
     if colour == "wrong":
         values = suspects_of(store).probability

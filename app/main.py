@@ -8,9 +8,10 @@ import streamlit as st
 from traklens.app.caches import current_store, stamp
 from traklens.app.markup import notice
 from traklens.app.parts import keys, tray
-from traklens.app.views import evaluate, explore, hunt, remove
+from traklens.app.views import confusion, evaluate, explore, hunt, remove
 from traklens.app.views import map as embedding_map
 from traklens.app.views import store as about
+from traklens.engine.attribution.described import classes_of
 from traklens.stores.errors import TrakLensError
 from traklens.stores.store import Store
 
@@ -36,12 +37,24 @@ def _say_if_rebuilt(store: Store) -> None:
     st.session_state["stamp"] = now
 
 
+def _has_classes() -> bool:
+    """Whether the store is a classifier's; a store that cannot be opened is named by the page itself."""
+    try:
+        return bool(classes_of(current_store()))
+    except TrakLensError:
+        return False
+
+
 def explore_page() -> None:
     _guarded(explore.show)
 
 
 def map_page() -> None:
     _guarded(embedding_map.show)
+
+
+def confusion_page() -> None:
+    _guarded(confusion.show)
 
 
 def remove_page() -> None:
@@ -66,11 +79,13 @@ st.html(HERE / "style.css")
 pages = {
     "explore": st.Page(explore_page, title="Explore", url_path="explore", default=True),
     "map": st.Page(map_page, title="Map", url_path="map"),
+    "confusion": st.Page(confusion_page, title="Confusion", url_path="confusion"),
     "remove": st.Page(remove_page, title="Remove", url_path="remove"),
     "hunt": st.Page(hunt_page, title="Hunt", url_path="hunt"),
     "evaluate": st.Page(evaluate_page, title="Evaluate", url_path="evaluate"),
     "store": st.Page(store_page, title="Store", url_path="store"),
 }
 st.session_state[tray.PAGES] = pages
-st.navigation(list(pages.values()), position="top").run()
+shown = [page for name, page in pages.items() if name != "confusion" or _has_classes()]
+st.navigation(shown, position="top").run()
 keys.show()

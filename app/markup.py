@@ -5,6 +5,7 @@ from html import escape
 
 import streamlit as st
 
+from traklens.app.words import Words
 from traklens.engine.attribution.scores import Ranked, Target
 
 BASE_VARIABLE = "TRAKLENS_BASE_PATH"  # below which the pages are served, empty or "/lab/traklens"
@@ -25,8 +26,22 @@ def title(caption: str) -> str:
 
 
 def picture(row: int, version: int, size: str = "thumb") -> str:
-    """The address of a stored picture; the version changes when the store is built again."""
+    """The address of a stored picture; the version changes when the store is built again.
+
+    A version below zero is that of a store without pictures: no address.
+    """
+    if version < 0:
+        return ""
     return f"{os.environ.get(BASE_VARIABLE, '')}/app/static/{size}/{row}.webp?v={version}"
+
+
+def image(source: str, kind: str, alt: str = "", *, lazy: bool = False) -> str:
+    """An image of a class of ours; nothing without a source."""
+    loading = ' loading="lazy"' if lazy else ""
+    named = f' class="{kind}"' if kind else ""
+    return (
+        f'<img{named} src="{escape(source, quote=True)}" alt="{escape(alt, quote=True)}"{loading}>' if source else ""
+    )
 
 
 def notice(message: str, kind: str = "info") -> None:
@@ -61,27 +76,27 @@ def ranked_card(pair: Ranked, place: int, largest: float, version: int, *, chips
     labels = "".join(f'<span class="tl-chip">{escape(chip)}</span>' for chip in chips)
     return (
         f'<div class="tl-row"><span class="tl-place">{place}</span>'
-        f'<img class="tl-thumb" src="{picture(pair.row, version)}" alt="" loading="lazy">'
+        f"{image(picture(pair.row, version), 'tl-thumb', lazy=True) or '<span></span>'}"
         f'<div class="tl-body"><div class="tl-score"><span class="tl-track"><span class="tl-bar tl-{sign}"'
         f' style="width:{width:.1f}%"></span></span><span class="tl-number tl-{sign}-ink">{number(pair.score)}</span></div>'
-        f'<div class="tl-caption">{text(pair.caption, LONGEST)}{labels}</div></div></div>'
+        f'<div class="tl-caption">{text(pair.words, LONGEST)}{labels}</div></div></div>'
     )
 
 
 def browse_card(row: int, caption: str, version: int, chosen: bool) -> str:
     """One cell of the grid of pairs."""
     return (
-        f'<div class="tl-cell{" tl-chosen" if chosen else ""}"><img src="{picture(row, version)}" alt="" loading="lazy">'
+        f'<div class="tl-cell{" tl-chosen" if chosen else ""}">{image(picture(row, version), "", lazy=True)}'
         f'<div class="tl-cell-caption">{text(caption, 90)}</div></div>'
     )
 
 
-def tray_card(rows: list[int], total: int, version: int) -> str:
-    """The pictures of picked pairs, the first of them, and how many there are."""
-    pictures = "".join(f'<img src="{picture(row, version)}" alt="picked pair {row}" loading="lazy">' for row in rows)
+def tray_card(rows: list[int], total: int, version: int, words: Words) -> str:
+    """The pictures of picked examples, the first of them, and how many there are."""
+    pictures = "".join(image(picture(row, version), "", f"picked {words.one} {row}", lazy=True) for row in rows)
     more = f"<span>+{total - len(rows):,}</span>" if total > len(rows) else ""
     return (
-        f'<div class="tl-tray"><div class="tl-quiet"><b>{total:,} {"pair" if total == 1 else "pairs"} picked</b></div>'
+        f'<div class="tl-tray"><div class="tl-quiet"><b>{words.count(total)} picked</b></div>'
         f"<div>{pictures}{more}</div></div>"
     )
 
@@ -90,45 +105,61 @@ def picked_card(row: int, caption: str, version: int, score: float, chosen: bool
     """One cell of a grid of selected pairs, with its influence."""
     sign = "up" if score >= 0 else "down"
     return (
-        f'<div class="tl-cell{" tl-chosen" if chosen else ""}"><img src="{picture(row, version)}" alt="" loading="lazy">'
+        f'<div class="tl-cell{" tl-chosen" if chosen else ""}">{image(picture(row, version), "", lazy=True)}'
         f'<div class="tl-cell-score tl-{sign}-ink">{number(score)}</div>'
         f'<div class="tl-cell-caption">{text(caption, 90)}</div></div>'
     )
 
 
-def target_line(target: Target, image: str) -> str:
-    """The pair in question in one line."""
+def target_line(target: Target, source: str) -> str:
+    """The example in question in one line."""
     against = f' <span class="tl-quiet">rather than “{text(target.contrast)}”</span>' if target.contrast else ""
     return (
-        f'<section class="tl-target tl-target-small"><img class="tl-thumb" src="{escape(image, quote=True)}" '
-        f'alt="the chosen image"><div class="tl-about">{title(target.caption)}{against}</div>'
+        f'<section class="tl-target tl-target-small">{image(source, "tl-thumb", "the chosen image")}'
+        f'<div class="tl-about">{title(target.words)}{against}</div>'
         "</section>"
     )
 
 
-def target_card(target: Target, image: str, chips: tuple[str, ...], rivals: tuple[int, int]) -> str:
-    """The pair in question: picture, caption, and how well the models match the two.
+def target_card(target: Target, source: str, chips: tuple[str, ...], rivals: tuple[int, int]) -> str:
+    """The example in question: picture, words, and what the models make of it.
 
-    image: an address or a data URL; rivals: how many captions and images the ranks are counted among.
+    source: an address or a data URL, empty without a picture; rivals: how many captions and images the ranks of a pair are
+    counted among.
     """
-    facts = [
-        ("Similarity", f"{target.similarity:.3f}".replace("-", "−"), "mean cosine of image and caption"),
-        ("Its caption ranks", _place(target.rank_image_to_text, rivals[0]), "for the image, among all captions"),
-        ("Its image ranks", _place(target.rank_text_to_image, rivals[1]), "for the caption, among all images"),
-        ("Model output f", number(target.f), "log odds of the match" if not target.contrast else "difference of f"),
-        ("Probability p", f"{target.p[0]:.2f} · {target.p[1]:.2f}", "caption by image · image by caption"),
-    ]
     cells = "".join(
-        f'<div class="tl-fact"><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(unit)}</small></dd></div>'
-        for name, value, unit in facts
+        f'<div class="tl-fact"><dt>{escape(name)}</dt><dd>{text(value, 60)}<small>{escape(unit)}</small></dd></div>'
+        for name, value, unit in _facts(target, rivals)
     )
     labels = "".join(f'<span class="tl-chip">{escape(chip)}</span>' for chip in chips)
     against = f'<div class="tl-against">rather than “{text(target.contrast)}”</div>' if target.contrast else ""
     return (
-        f'<section class="tl-target"><img class="tl-picture" src="{escape(image, quote=True)}" alt="the chosen image">'
-        f'<div class="tl-about">{title(target.caption)}{against}<div>{labels}</div>'
+        f'<section class="tl-target">{image(source, "tl-picture", "the chosen image")}'
+        f'<div class="tl-about">{title(target.words)}{against}<div>{labels}</div>'
         f'<dl class="tl-facts">{cells}</dl></div></section>'
     )
+
+
+def _facts(target: Target, rivals: tuple[int, int]) -> list[tuple[str, str, str]]:
+    """Name, value and unit of what the models make of a target."""
+    if target.match is not None:
+        match = target.match
+        return [
+            ("Similarity", f"{match.similarity:.3f}".replace("-", "−"), "mean cosine of image and caption"),
+            ("Its caption ranks", _place(match.rank_image_to_text, rivals[0]), "for the image, among all captions"),
+            ("Its image ranks", _place(match.rank_text_to_image, rivals[1]), "for the caption, among all images"),
+            ("Model output f", number(target.f), "difference of f" if target.contrast else "log odds of the match"),
+            ("Probability p", f"{match.p[0]:.2f} · {match.p[1]:.2f}", "caption by image · image by caption"),
+        ]
+    difference = "difference of f" if target.contrast else None
+    if target.guess is None:
+        return [("Model output f", number(target.f), difference or "mean over the checkpoints")]
+    guess = target.guess
+    return [
+        ("Taken for", guess.predicted, f"p = {guess.p:.2f}, mean over the checkpoints"),
+        ("Probability p", f"{guess.p_label:.2f}", "of its label"),
+        ("Model output f", number(target.f), difference or "log odds of the label"),
+    ]
 
 
 def story_card(sentences: list[str], trust: str) -> str:
@@ -149,8 +180,8 @@ def suspect_card(
     labels = "".join(f'<span class="tl-chip">{text(chip, 120)}</span>' for chip in chips)
     return (
         f'<section class="tl-suspect" data-pair="{escape(id)}">'
-        f'<img class="tl-suspect-picture" src="{picture(row, version, "large")}" '
-        f'alt="the image under review"><div class="tl-quiet tl-suspect-place">{escape(place)}</div>'
+        f"{image(picture(row, version, 'large'), 'tl-suspect-picture', 'the image under review')}"
+        f'<div class="tl-quiet tl-suspect-place">{escape(place)}</div>'
         f"{title(caption)}"
         f'<div><span class="tl-chip tl-chip-strong">{_share(probability)} likely wrong</span>{labels}</div></section>'
     )
@@ -166,23 +197,23 @@ def legend(keys: dict[str, str]) -> str:
     return f'<div class="tl-keys">{rows}</div>'
 
 
-def why_suspect(reasons: list[tuple[str, float]]) -> str:
-    """Each signal as a bar of its percentile among the training pairs."""
+def why_suspect(reasons: list[tuple[str, float]], many: str = "pairs") -> str:
+    """Each signal as a bar of its percentile among the training examples."""
     rows = "".join(
         f'<div class="tl-why"><span>{escape(name)}</span><span class="tl-track"><span class="tl-bar tl-down" '
         f'style="width:{percentile:.1f}%"></span></span><span class="tl-number">{min(percentile, 99.9):.1f}</span></div>'
         for name, percentile in reasons
     )
-    return f'<div class="tl-head">Why it is suspect</div><div class="tl-quiet">percentile among training pairs</div>{rows}'
+    return f'<div class="tl-head">Why it is suspect</div><div class="tl-quiet">percentile among training {many}</div>{rows}'
 
 
-def suggested(captions: list[str]) -> str:
-    """The likeliest other caption, and further ones."""
+def suggested(captions: list[str], what: str = "caption") -> str:
+    """The likeliest other caption (label), and further ones."""
     if not captions:
         return ""
     others = "".join(f"<li>{text(caption, 160)}</li>" for caption in captions[1:])
     return (
-        f'<div class="tl-head">Likelier caption</div><div class="tl-suggestion">{text(captions[0], 300)}</div>'
+        f'<div class="tl-head">Likelier {what}</div><div class="tl-suggestion">{text(captions[0], 300)}</div>'
         f'<ul class="tl-quiet tl-others">{others}</ul>'
     )
 

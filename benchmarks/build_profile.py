@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from machine import machine
 
-from traklens.engine.features.featurize import Featurizer, References
-from traklens.engine.models.checkpoints import load_checkpoint
+from traklens.engine.features.featurize import Featurizer
+from traklens.engine.streams import STREAMS
+from traklens.engine.tasks.loading import Loader
 from traklens.engine.features.precondition import DampedGram, gram_matrix
-from traklens.engine.build.source import PairLoader, Source
+from traklens.engine.build.source import Source
 from traklens.stores.features import FeatureWriter
 from traklens.stores.index import IndexWriter
 from traklens.stores.specs import ModelOutputSpec, ProjectionSpec
@@ -39,25 +40,24 @@ class _Discard:
 
 def profile(source: Source, pairs: int, batch: int, spec: ProjectionSpec, repeats: int = 5) -> dict[str, float]:
     """Seconds per pair of every stage: medians over batches of `batch`."""
-    loader, clip = PairLoader(source), load_checkpoint(source.model, source.checkpoints[0])
-    featurizer = Featurizer(clip, source.model, ModelOutputSpec(), spec, 0)
+    task = source.task.bind(source.model, ModelOutputSpec())
+    loader = Loader(task, source.rows)
+    featurizer = Featurizer(task, task.load_checkpoint(source.model, source.checkpoints[0]), spec, 0)
     projector, discard = featurizer.projector, _Discard()
-    pixels, tokens = loader.load(0, min(512, source.n_train))
-    references = References(*(torch.from_numpy(e) for e in featurizer.embed(pixels, tokens)))
+    context = task.context(featurizer.model, loader.training(featurizer.model, source.n_train, streams=STREAMS))
     times: dict[str, list[float]] = {
         name: [] for name in ("read", "forward", "gradients", "gradients and projection")
     }
     for turn in range(repeats + 1):
         for start in range(0, pairs, batch):
             marks = [time.perf_counter()]
-            pixels, tokens = loader.load(start, start + batch)
+            examples = loader.load(start, start + batch)
             marks.append(time.perf_counter())
-            featurizer.embed(pixels, tokens)
+            featurizer.embed(examples)
             marks.append(time.perf_counter())
-            keep = np.arange(len(references.image))[None] != np.arange(start, start + batch)[:, None]
             for chosen in (discard, projector):
                 featurizer.projector = chosen  # type: ignore[assignment]
-                featurizer.project(pixels, tokens, keep, references, [""] * batch)
+                featurizer.project(examples, context, [""] * batch)
                 marks.append(time.perf_counter())
             for name, seconds in zip(times, np.diff(marks), strict=True):
                 if turn:

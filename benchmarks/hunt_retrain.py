@@ -32,17 +32,15 @@ def judged_rows(store: Store, truth: str | None) -> np.ndarray:
         return rows
     template = store.manifest.dataset.caption_template
     right = [
-        not differs(store.examples.caption[r], store.examples.attributes(int(r)).get(truth, ""), template)
-        for r in rows
+        not differs(store.examples.words[r], store.examples.attributes(int(r)).get(truth, ""), template) for r in rows
     ]
     return rows[right]
 
 
 def hits(model: RetrainedModel, captions: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Whether the own caption (or an equal one) ranks first for the image, and the other way: mean of the two [rows]."""
-    assert model.image is not None
-    assert model.text is not None
-    similarity = model.image[rows].astype(np.float32) @ model.text[rows].astype(np.float32).T
+    u, v = (model.arrays[name][rows].astype(np.float32) for name in ("image_embedding", "text_embedding"))
+    similarity = u @ v.T
     same = captions[rows][:, None] == captions[rows][None, :]
     by_image = same[np.arange(rows.size), similarity.argmax(axis=1)]
     by_caption = same[np.arange(rows.size), similarity.argmax(axis=0)]
@@ -70,7 +68,7 @@ def main() -> None:
     with progress(notes) as report:
         train_models(store, [m for s in range(wanted.seeds) for m in (x[s] for x in models.values())], report=report)
     retrained, method, rows = Retrained(store.path), retraining_method(store), judged_rows(store, wanted.truth)
-    captions = np.asarray(store.examples.caption)
+    captions = np.asarray(store.examples.words)
     values = {}
     for name, asked in models.items():
         found = [retrained.read(model_key(method.digest, m.kept, m.seed)) for m in asked]

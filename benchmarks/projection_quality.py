@@ -88,30 +88,24 @@ def _agreement(found: np.ndarray, exact: np.ndarray, top: int = 10) -> tuple[flo
 
 def real_gradients(store: Path, count: int = 200) -> dict[str, np.ndarray]:
     """Exact per-sample gradients of the store's first checkpoint for `count` training pairs: tensor → [count, numel]."""
-    from traklens.engine.attribution.new_target import LiveModels, reference_mask
-    from traklens.engine.data import load_dataset, open_image
+    from traklens.engine.attribution.new_target import LiveModels
     from traklens.engine.gradients import per_sample_gradients
-    from traklens.engine.models.preprocessing import normalise
+    from traklens.engine.retraining.worker import open_source
+    from traklens.engine.tasks.loading import Loader
     from traklens.stores.store import open_store
 
     opened = open_store(store)
-    models, spec = LiveModels(opened), opened.manifest.dataset
-    dataset = load_dataset(spec.root, caption_template=spec.caption_template)
-    image_of = {example.id: dataset.root / example.image for example in dataset.examples}
-    featurizer, (references, rows) = models.featurizers[0], models.references[0]
-    chosen = range(count)
-    pixels = torch.stack([models.to_pixels(open_image(image_of[opened.examples.id[i]])) for i in chosen])
-    captions = [str(opened.examples.caption[i]) for i in chosen]
-    image_ids = np.array([opened.examples.image_id[i] for i in chosen])
-    keep = torch.from_numpy(reference_mask(opened.examples, np.array(captions), image_ids, rows))
-    sizes = {name: p.numel() for name, p in featurizer.margin.named_parameters()}
-    found = {name: np.zeros((count, sizes[name]), dtype=np.float32) for name in featurizer.names}
+    models = LiveModels(opened)
+    featurizer, context = models.featurizers[0], models.contexts[0]
+    batch = Loader(models.task, open_source(opened).rows).load(0, count)
+    module = featurizer.output(batch, context)
+    names = [f"model.{name}" for name in featurizer.parameters]
+    sizes = {name: p.numel() for name, p in module.named_parameters()}
+    found = {name: np.zeros((count, sizes[name]), dtype=np.float32) for name in names}
 
     def sink(name: str, gradients: torch.Tensor, rows: slice) -> None:
         found[name][rows] += gradients.numpy()
 
-    inputs = (normalise(models.store.manifest.model, pixels), models.tokenize(captions), keep)
-    per_sample_gradients(
-        featurizer.margin, inputs, sink, strategy="hooks", names=featurizer.names, shared=tuple(references)
-    )
+    inputs, shared = tuple(batch.values()), tuple(context.values())
+    per_sample_gradients(module, inputs, sink, strategy="hooks", names=names, shared=shared)
     return found

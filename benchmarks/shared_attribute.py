@@ -15,7 +15,6 @@ import numpy as np
 from machine import machine
 
 from traklens.engine.features.precondition import DampedGram, gram_matrix
-from traklens.stores.features import EMBEDDINGS
 from traklens.stores.store import Store, open_store
 
 RARE = 10
@@ -75,7 +74,7 @@ def _blocks(store: Store, name: str) -> list[np.ndarray]:
 def methods(store: Store, targets: np.ndarray) -> dict[str, np.ndarray]:
     """Scores [t, n] of each method, from what the store holds: every one a mean over the checkpoints."""
     n = store.n_train
-    phi, image, text = _blocks(store, "phi"), *(_blocks(store, name) for name in EMBEDDINGS)
+    phi, image, text = _blocks(store, "phi"), *(_blocks(store, name) for name in store.task.embeddings)
     return {
         "TRAK": trak(store, targets, store.manifest.score.damping),
         "TRAK without Q": trak(store, targets, store.manifest.score.damping, weight_by_q=False),

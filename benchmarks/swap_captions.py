@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     wanted = parser.parse_args()
     dataset = load_dataset(wanted.data)
-    captions = np.array([example.caption for example in dataset.examples], dtype=object)
+    captions = np.array([example.fields["caption"] for example in dataset.examples], dtype=object)
     swapped = captions.copy()
     rng = np.random.default_rng(wanted.seed)
     chosen = rng.permutation(len(captions))[: round(wanted.share * len(captions))]
@@ -33,8 +33,8 @@ def main() -> None:
     wanted.out.mkdir(parents=True)
     rows = []
     for i, example in enumerate(dataset.examples):
-        name = f"{i:05d}{Path(example.image).suffix}"
-        shutil.copy(dataset.root / example.image, wanted.out / name)
+        name = f"{i:05d}{Path(example.fields['image']).suffix}"
+        shutil.copy(dataset.root / example.fields["image"], wanted.out / name)
         rows.append({"file_name": name, "text": swapped[i], "true_text": captions[i]})
     text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n"
     (wanted.out / "metadata.jsonl").write_text(text, encoding="utf-8")

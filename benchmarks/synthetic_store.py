@@ -55,7 +55,8 @@ def examples(of: np.ndarray, n: int) -> Iterator[ExampleRow]:
     for row, caption in enumerate(of):
         name = hashlib.sha256(str(row).encode()).hexdigest()
         split = "train" if row < n else "heldout"
-        yield ExampleRow(name[:16], name[16:32], f"{row}.png", "dataset", f"a picture of thing {caption}", split, {})
+        fields = {"image": f"{row}.png", "caption": f"a picture of thing {caption}"}
+        yield ExampleRow(name[:16], name[16:32], fields, split, {})
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -78,8 +79,6 @@ def write(path: Path, n: int, heldout: int, dim: int, checkpoints: int, width: i
         thumbnails.close()
         for m in range(checkpoints):
             directions = unit(rng.standard_normal((CAPTIONS, width)))
-            builder.create(m, "reference", (512,), "int64")
-            builder.write(m, "reference", 0, np.sort(rng.choice(n, 512, replace=False)))
             builder.create(m, "gram_eigenvalues", (dim,))
             builder.write(m, "gram_eigenvalues", 0, np.ones(dim, dtype=np.float32))
             builder.create(m, "subset", (n,), "bool")

@@ -2,7 +2,7 @@
 
     python benchmarks/traker_lds.py CIFAR10N [--pairs 2000] [--subsets 32] [--repeats 2] [--checkpoints 10] [--dim 1024]
 
-A small convolutional network on the clean labels; its model output is the log odds of the label (`ClassMargin`, traker's
+A small convolutional network on the clean labels; its model output is the log odds of the label (`class_margin`, traker's
 `image_classification`). traker is run with its own defaults but float32 (its half precision needs a GPU): no damping, no
 threshold. `pip install traker==0.3.2 --no-deps` puts it at hand.
 """
@@ -26,11 +26,22 @@ from traklens.engine.features.precondition import DampedGram, gram_matrix
 from traklens.engine.gradients import per_sample_gradients
 from traklens.engine.projection import make_projector
 from traklens.engine.statistics import bootstrap
-from traklens.engine.tasks.clip import ClassMargin
+from traklens.engine.tasks.image_classifier import class_margin
 from traklens.stores.specs import ProjectionSpec
 
 DAMPING, DAMPINGS = 1.0, (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 EPOCHS, BATCH = 20, 64
+
+
+class ClassMargin(torch.nn.Module):
+    """images [B, …], labels [B] → log odds of the labelled class [B]."""
+
+    def __init__(self, classifier: torch.nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return class_margin(self.classifier(images), labels)
 
 
 def classifier(seed: int) -> nn.Module:
@@ -65,7 +76,7 @@ def fit(images: Tensor, labels: Tensor, members: np.ndarray, seed: int) -> nn.Mo
 
 @torch.no_grad()
 def outputs(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    return ClassMargin(model)(images, labels)
+    return class_margin(model(images), labels)
 
 
 def features(model: nn.Module, images: Tensor, labels: Tensor, dim: int, m: int) -> tuple[np.ndarray, np.ndarray]:
@@ -148,15 +159,15 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     wanted = parser.parse_args()
     dataset = load_dataset(wanted.data, caption_template="{clean_label}")
-    names = sorted({example.caption for example in dataset.examples})
+    names = sorted({example.fields["caption"] for example in dataset.examples})
     rng = np.random.default_rng(0)
 
     def part(split: str, count: int) -> tuple[Tensor, Tensor]:
         own = [example for example in dataset.examples if example.split == split]
         own = [own[i] for i in rng.permutation(len(own))[:count]]
-        pixels = np.stack([np.asarray(open_image(dataset.root / example.image)) for example in own])
+        pixels = np.stack([np.asarray(open_image(dataset.root / example.fields["image"])) for example in own])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-        return images.contiguous(), torch.tensor([names.index(example.caption) for example in own])
+        return images.contiguous(), torch.tensor([names.index(example.fields["caption"]) for example in own])
 
     train, targets = part("train", wanted.pairs), part("heldout", wanted.targets)
     n = len(train[0])

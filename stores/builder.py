@@ -19,7 +19,7 @@ from traklens.stores.errors import StoreError
 from traklens.stores.examples import ExampleRow, write_examples
 from traklens.stores.features import FeatureWriter
 from traklens.stores.index import IndexWriter
-from traklens.stores.layout import EXAMPLES, FEATURES, MAGIC, MANIFEST, PROGRESS, THUMBNAILS, building_path
+from traklens.stores.layout import FEATURES, MAGIC, MANIFEST, PROGRESS, THUMBNAILS, building_path
 from traklens.stores.locks import writing
 from traklens.stores.placing import clean, commit, is_peoples, put_in_place, remove
 from traklens.stores.specs import Manifest, differences, placeless, to_dict
@@ -27,7 +27,7 @@ from traklens.stores.store import read_manifest
 from traklens.stores.thumbnails import ThumbnailWriter
 
 # Not part of the specification: they may differ between the tries of one build.
-NOT_COMPARED = ("state", "created", "libraries", "options", "recall")
+NOT_COMPARED = ("state", "created", "libraries", "options", "recall", "context")
 
 
 class StoreBuilder:
@@ -67,7 +67,8 @@ class StoreBuilder:
             raise StoreError(f"store {self.path}", "something else there", "a new name", "Choose another --store.")
         if overwrite or not is_store:
             return False
-        found = _spec_differences(read_manifest(self.path), manifest)
+        there = read_manifest(self.path)
+        found = _spec_differences(there, replace(manifest, schema=there.schema))
         if found:
             raise StoreError(
                 f"store {self.path}",
@@ -126,7 +127,7 @@ class StoreBuilder:
     # What is written.
 
     def write_examples(self, rows: Iterable[ExampleRow]) -> None:
-        write_examples(self.building / EXAMPLES, rows)
+        write_examples(self.building, self.manifest.task, rows)
 
     def thumbnail_writer(self) -> ThumbnailWriter:
         return ThumbnailWriter(self.building / THUMBNAILS)
@@ -144,10 +145,17 @@ class StoreBuilder:
     def index_writer(self, name: str, dim: int, scale: float) -> IndexWriter:
         return IndexWriter(self.building, name, dim, scale)
 
-    def record(self, *, options: dict[str, Any] | None = None, recall: dict[str, Any] | None = None) -> None:
-        """Add to the manifest what was chosen or measured while building."""
+    def record(
+        self,
+        *,
+        options: dict[str, Any] | None = None,
+        recall: dict[str, Any] | None = None,
+        context: tuple[str, ...] | None = None,
+    ) -> None:
+        """Add to the manifest what was chosen, measured or found while building."""
         self.manifest = replace(
             self.manifest,
+            context=self.manifest.context if context is None else context,
             options=self.manifest.options | (options or {}),
             recall=self.manifest.recall | (recall or {}),
         )

@@ -22,12 +22,11 @@ from traklens.stores.layout import (
     RETRAINED,
     REVIEWS,
     SEAL,
-    SIMILARITY,
 )
 
 BLOCK = 1 << 22  # bytes that are verified together when a part of a large file is read
 IN_PARTS = (".faiss", ".bin")  # files of which parts are read
-REQUIRED = (MANIFEST, EXAMPLES, f"{INFLUENCE}.faiss", f"{SIMILARITY}.faiss", f"{FEATURES}/zarr.json")
+REQUIRED = (MANIFEST, EXAMPLES, f"{INFLUENCE}.faiss", f"{FEATURES}/zarr.json")
 UNCHECKED = {CHECKSUMS, SEAL, LOCK, PLACING, PROGRESS, EVALUATION, HUNT, PREDICTED}
 
 

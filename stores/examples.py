@@ -1,112 +1,179 @@
-"""examples.parquet: one row per pair, training pairs first. Row numbers are the rows of every array."""
+"""examples.parquet, in parts where they are many: one row per example. Row numbers are the rows of every array."""
 
+import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traklens.stores.errors import StoreError
+from traklens.stores.layout import EXAMPLES, part_name
+from traklens.stores.specs import TaskSpec
+from traklens.stores.verified import VerifiedFiles
 
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("image_id", pa.string()),
-        ("image", pa.string()),
-        ("source", pa.string()),
-        ("caption", pa.string()),
-        ("split", pa.string()),
-        ("attributes", pa.string()),
-    ]
-)
+COMMON = ("id", "group", "source", "split", "attributes")
+OF_SCHEMA_1 = {"group": "image_id"}  # as a column was called before
+ROWS_PER_PART = 65_536
+BLOCK = 10_000
+WORDS = "words"  # the title of examples that have no field in words: made by the task
 
 
 @dataclass(frozen=True)
-class ExampleRow:
-    """One pair as stored. `image` is relative to the root of `source` ("dataset" or "targets"), POSIX."""
+class Example:
+    """One example. `fields` by the task's names: pictures as paths relative to the data set's root (POSIX), texts and
+    labels as str, numbers as float, tensors as arrays.
+
+    `group`: examples of one group, such as the captions of one image, never stand on both sides of a split. `split` is
+    "train" or "heldout" where the data set says so; `attributes` are further columns.
+    """
 
     id: str
-    image_id: str
-    image: str
-    source: str
-    caption: str
-    split: str
+    group: str
+    fields: Mapping[str, Any]
+    split: str | None
     attributes: Mapping[str, str]
 
 
-def write_examples(path: Path, rows: Iterable[ExampleRow], block: int = 10_000) -> None:
-    """Write the table block by block; the same rows give the same bytes."""
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd", store_schema=False, write_page_checksum=True) as writer:
-        pending: list[ExampleRow] = []
+@dataclass(frozen=True)
+class ExampleRow(Example):
+    """An example as stored: which data set it is from ("dataset" or "targets")."""
 
-        def flush() -> None:
-            columns = {name: [getattr(row, name) for row in pending] for name in SCHEMA.names if name != "attributes"}
-            columns["attributes"] = [
-                json.dumps(dict(row.attributes), sort_keys=True, ensure_ascii=False) for row in pending
-            ]
-            writer.write_table(pa.table(columns, schema=SCHEMA))
-            pending.clear()
+    source: str = "dataset"
 
-        for row in rows:
-            pending.append(row)
-            if len(pending) == block:
-                flush()
-        if pending:
-            flush()
+
+def columns_of(task: TaskSpec) -> tuple[str, ...]:
+    """The fields that stand in the table: all but tensors, and the words where no field is the title."""
+    kept = [field.name for field in task.fields if field.kind != "tensor"]
+    return (*kept, *([WORDS] if task.title == WORDS else []))
+
+
+def schema_of(task: TaskSpec) -> pa.Schema:
+    numbers = {field.name for field in task.fields if field.kind == "number"}
+    names = (*COMMON, *columns_of(task))
+    return pa.schema([(name, pa.float64() if name in numbers else pa.string()) for name in names])
+
+
+def write_examples(store: Path, task: TaskSpec, rows: Iterable[ExampleRow], *, per_part: int = ROWS_PER_PART) -> None:
+    """Write the table part by part; the same rows give the same bytes."""
+    schema = schema_of(task)
+    for number, part in enumerate(_blocks(iter(rows), per_part)):
+        file = store / part_name(EXAMPLES, number)
+        with pq.ParquetWriter(
+            file, schema, compression="zstd", store_schema=False, write_page_checksum=True
+        ) as writer:
+            for block in _blocks(iter(part), BLOCK):
+                columns = {name: [row.fields.get(name) for row in block] for name in columns_of(task)}
+                columns |= {name: [getattr(row, name) for row in block] for name in COMMON if name != "attributes"}
+                columns["attributes"] = [
+                    json.dumps(dict(row.attributes), sort_keys=True, ensure_ascii=False) for row in block
+                ]
+                writer.write_table(pa.table(columns, schema=schema))
+
+
+def _blocks(rows: Iterator[ExampleRow], size: int) -> Iterator[list[ExampleRow]]:
+    """Lists of at most `size` rows; an empty one where there are no rows at all."""
+    block: list[ExampleRow] = []
+    written = False
+    for row in rows:
+        block.append(row)
+        if len(block) == size:
+            yield block
+            block, written = [], True
+    if block or not written:
+        yield block
 
 
 class ExampleTable:
-    """The table, read only. Columns are object arrays of str [n]; conversions happen on first use."""
+    """The table, read only. Columns are object arrays [n]; conversions happen on first use."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises StoreError when the file is missing, damaged or lacks a column."""
+    def __init__(self, store: Path, task: TaskSpec, verified: VerifiedFiles) -> None:
+        """Raises StoreError when a file is missing, damaged or lacks a column."""
+        self.path, self.task = store / EXAMPLES, task
+        numbers = itertools.takewhile(lambda n: part_name(EXAMPLES, n) in verified.facts, itertools.count())
+        files = [part_name(EXAMPLES, number) for number in numbers]
         try:
-            self._table = pq.read_table(path, schema=SCHEMA, page_checksum_verification=True)
+            self._old = OF_SCHEMA_1["group"] in pq.read_schema(verified.file(files[0])).names
+            schema = pa.schema([(self._named(field.name), field.type) for field in schema_of(task)])
+            parts = [
+                pq.read_table(verified.file(name), schema=schema, page_checksum_verification=True) for name in files
+            ]
+            self._table = pa.concat_tables(parts)
         except (OSError, pa.ArrowException) as error:
             raise StoreError(
-                f"{path}", f"unreadable ({error})", "a readable table of pairs", "Build the store again."
+                f"{store / files[0]}",
+                f"unreadable ({error})",
+                "a readable table of examples",
+                "Build the store again.",
             ) from error
-        self.path = path
 
     def __len__(self) -> int:
         return self._table.num_rows
 
-    def _column(self, name: str) -> np.ndarray:
-        values = self._table[name].to_numpy(zero_copy_only=False)
-        values.flags.writeable = False
-        return values
+    def _named(self, name: str) -> str:
+        """How this store calls a column."""
+        return OF_SCHEMA_1.get(name, name) if self._old else name
 
     @cached_property
+    def _columns(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def field(self, name: str) -> np.ndarray:
+        """A column by its name: objects [n], read only. KeyError when there is none."""
+        if name not in self._columns:
+            values = self._table[self._named(name)].to_numpy(zero_copy_only=False)
+            values.flags.writeable = False
+            self._columns[name] = values
+        return self._columns[name]
+
+    @property
     def id(self) -> np.ndarray:
-        return self._column("id")
+        return self.field("id")
 
-    @cached_property
-    def image_id(self) -> np.ndarray:
-        return self._column("image_id")
+    @property
+    def group(self) -> np.ndarray:
+        """What belongs together: the content of the picture, where there is one."""
+        return self.field("group")
 
-    @cached_property
-    def image(self) -> np.ndarray:
-        return self._column("image")
-
-    @cached_property
+    @property
     def source(self) -> np.ndarray:
-        return self._column("source")
+        return self.field("source")
 
-    @cached_property
-    def caption(self) -> np.ndarray:
-        return self._column("caption")
-
-    @cached_property
+    @property
     def split(self) -> np.ndarray:
-        return self._column("split")
+        return self.field("split")
+
+    @property
+    def words(self) -> np.ndarray:
+        """What people know an example by: its caption, its label, or words that the task made."""
+        return self.field(self.task.title)
+
+    @property
+    def image(self) -> np.ndarray:
+        """Paths of the pictures; the ids where an example has no picture."""
+        name = self.task.first("image")
+        return self.id if name is None else self.field(name)
 
     def attributes(self, row: int) -> dict[str, str]:
-        """Further columns of the data set's metadata for one pair."""
+        """Further columns of the data set's metadata for one example."""
         return json.loads(self._table["attributes"][row].as_py())
+
+    def example(self, row: int) -> ExampleRow:
+        """One row whole; tensors, which are not stored, are missing."""
+        fields = {name: self.field(name)[row] for name in columns_of(self.task)}
+        return ExampleRow(
+            id=str(self.id[row]),
+            group=str(self.group[row]),
+            fields=fields,
+            split=str(self.split[row]),
+            attributes=self.attributes(row),
+            source=str(self.source[row]),
+        )
 
     @cached_property
     def _rows(self) -> dict[str, int]:

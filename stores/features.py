@@ -13,7 +13,6 @@ from traklens.stores.layout import checkpoint_group
 from traklens.stores.verified import VerifiedFiles
 
 CHUNK_ROWS = 256
-EMBEDDINGS = ("image_embedding", "text_embedding")
 
 
 def chunks(stop: int) -> Iterator[tuple[int, slice]]:

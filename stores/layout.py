@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 
 MAGIC = "traklens-store"
-SCHEMA = 1
+SCHEMA = 2
+CONTEXT = "context_"  # begins the names of arrays that hold what f needs beside the example
 
 MANIFEST = "manifest.json"
 CHECKSUMS = "checksums.json"
 SEAL = "checksums.sha256"  # of checksums.json itself
-EXAMPLES = "examples.parquet"
+EXAMPLES = "examples.parquet"  # and examples.00001.parquet, … where there are many
 FEATURES = "features.zarr"
 THUMBNAILS = "thumbnails"
 INFLUENCE = "influence"  # influence.faiss and influence.json
@@ -41,6 +42,12 @@ def replaced_path(store: Path) -> Path:
 def checkpoint_group(m: int) -> str:
     """Name of a checkpoint's group in features.zarr."""
     return f"checkpoint_{m}"
+
+
+def part_name(name: str, part: int) -> str:
+    """Name of a part of what is called NAME.SUFFIX: the first is NAME.SUFFIX itself, then NAME.00001.SUFFIX, …"""
+    stem, _, suffix = name.rpartition(".")
+    return name if part == 0 else f"{stem}.{part:05d}.{suffix}"
 
 
 def relative_path(place: Path, folder: Path) -> str:

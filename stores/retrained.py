@@ -15,7 +15,7 @@ import io
 import time
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,13 +30,16 @@ from traklens.stores.specs import from_dict
 T = TypeVar("T")
 SECONDS_TO_BEGIN = 60.0
 FINISHED = ("done", "cancelled", "failed")
+ARRAY = "array_"  # begins the keys of further arrays
+OF_VERSION_0_1 = {"image": "image_embedding", "text": "text_embedding"}
 
 
 @dataclass(frozen=True)
 class RetrainedModel:
-    """One measurement. kept: bool [n_train]; f and similarity (cosine): float32 [n] of every row of the store.
+    """One measurement. kept: bool [n_train]; f and similarity: float32 [n] of every row of the store.
 
-    image and text: unit embeddings of every row, float16 [n, e], where they were asked for.
+    similarity is the task's plain measure: CLIP's cosine of image and caption, else 1 − Q, the probability of the label.
+    arrays: what else was asked for, float16 [n, …] by the names of the store's arrays (embeddings, probabilities).
     """
 
     kept: np.ndarray
@@ -44,8 +47,7 @@ class RetrainedModel:
     f: np.ndarray
     similarity: np.ndarray
     seconds: float
-    image: np.ndarray | None = None
-    text: np.ndarray | None = None
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,11 @@ def _locked(path: Path) -> Iterator[bool]:
             yield True
 
 
+def _array_name(key: str) -> str:
+    """Name of a kept array by its key in the file; empty for what is none."""
+    return OF_VERSION_0_1.get(key, key.removeprefix(ARRAY) if key.startswith(ARRAY) else "")
+
+
 class Retrained:
     """The retrained models and jobs of one store. Holds paths only; every call looks at the disk."""
 
@@ -116,11 +123,7 @@ class Retrained:
     def write(self, key: str, training: str, model: RetrainedModel) -> None:
         """Keep a measurement, whole or not at all."""
         buffer = io.BytesIO()
-        embeddings = {
-            name: values.astype(np.float16)
-            for name, values in (("image", model.image), ("text", model.text))
-            if values is not None
-        }
+        arrays = {f"{ARRAY}{name}": values.astype(np.float16) for name, values in model.arrays.items()}
         np.savez(
             buffer,
             training=np.frombuffer(training.encode(), dtype=np.uint8),
@@ -130,7 +133,7 @@ class Retrained:
             f=model.f.astype(np.float32),
             similarity=model.similarity.astype(np.float32),
             seconds=np.float64(model.seconds),
-            **embeddings,  # type: ignore[arg-type]
+            **arrays,  # type: ignore[arg-type]
         )
         self.model_path(key).parent.mkdir(parents=True, exist_ok=True)
         write_bytes(self.model_path(key), buffer.getvalue())
@@ -154,8 +157,7 @@ class Retrained:
                     f=found["f"],
                     similarity=found["similarity"],
                     seconds=float(found["seconds"]),
-                    image=found.get("image"),
-                    text=found.get("text"),
+                    arrays={_array_name(name): found[name] for name in found.files if _array_name(name)},
                 )
                 return found["training"].tobytes().decode(), model
         except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:

@@ -16,12 +16,50 @@ from traklens.stores.layout import located, relative_path
 T = TypeVar("T")
 
 
+KINDS = ("image", "text", "label", "number", "tensor")
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """One part of what an example consists of: its name, and its kind, one of KINDS."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What kind of problem the models solve: the task's name and version, what an example consists of.
+
+    `title`: the field in words by which people know an example (a caption, a label, or "words", made by the task);
+    `embeddings`: names of the arrays of unit vectors by which examples are compared, none where the task has none;
+    `source` and `path`: for a task of the user's own, the sha256 of the file it is written in, and FILE:CLASS; else empty.
+    """
+
+    name: str
+    version: int
+    fields: tuple[FieldSpec, ...]
+    title: str
+    embeddings: tuple[str, ...] = ()
+    source: str = ""
+    path: str = ""
+
+    def first(self, *kinds: str) -> str | None:
+        """Name of the first field of one of these kinds; None when there is none."""
+        return next((field.name for field in self.fields if field.kind in kinds), None)
+
+
+PAIR = (FieldSpec("image", "image"), FieldSpec("caption", "text"))
+CLIP = TaskSpec("clip", 1, PAIR, "caption", ("image_embedding", "text_embedding"))
+
+
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Which pairs: where they came from and a fingerprint (sha256 over the sorted example ids).
+    """Which examples: where they came from and a fingerprint (sha256 over the sorted example ids).
 
     `root` is relative to the store or run where possible, `origin` where it was when that was written. `streams` is the
     version of the random streams (engine/streams.py) by which everything about it is drawn: sample, split, batches.
+    `fields` is what was read of each example, `label_column` where its label stood.
     """
 
     root: str
@@ -34,6 +72,8 @@ class DatasetSpec:
     fingerprint: str
     origin: str = ""
     streams: int = 1
+    fields: tuple[FieldSpec, ...] = PAIR
+    label_column: str | None = None
 
     def seen_from(self, folder: Path) -> Path:
         """Where the data set is for a store or run that lies at `folder`."""
@@ -64,9 +104,12 @@ class CheckpointSpec:
 
 @dataclass(frozen=True)
 class ModelOutputSpec:
-    """The model output function f and its reference pairs."""
+    """The model output function f of the task: `output` is one of its kinds ("margin": log odds; "log_probability").
 
-    kind: str = "clip_margin"
+    CLIP's temperature ("checkpoint" or "one") and the reference pairs that its f is measured against.
+    """
+
+    output: str = "margin"
     temperature: str = "checkpoint"
     n_reference: int = 512
     reference_seed: int = 0
@@ -89,20 +132,20 @@ class ProjectionSpec:
 
 @dataclass(frozen=True)
 class ScoreSpec:
-    """From features to scores: relative damping λ, weight Q, share kept by the soft threshold, index type.
+    """From features to scores: relative damping λ, weight Q, index type.
 
-    `keep_share` is recorded for `soft_threshold`; rankings do not depend on it, queries do not apply it.
+    `normalize`: "none", or "unit" for projected gradients of length one, whose scores are no longer in units of f.
     """
 
     damping: float = 1.0
     weight_by_q: bool = True
-    keep_share: float = 0.1
+    normalize: str = "none"
     index: str = "fp16"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of manifest.json."""
+    """The content of manifest.json. `context`: names of what f needs beside the example, an array per checkpoint each."""
 
     schema: int
     state: str
@@ -116,6 +159,8 @@ class Manifest:
     score: ScoreSpec
     n_train: int
     n_heldout: int
+    task: TaskSpec = CLIP
+    context: tuple[str, ...] = ()
     libraries: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     recall: dict[str, Any] = field(default_factory=dict)

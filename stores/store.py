@@ -13,7 +13,7 @@ from traklens.stores.examples import ExampleTable
 from traklens.stores.features import open_array, open_features
 from traklens.stores.index import VectorIndex
 from traklens.stores.layout import (
-    EXAMPLES,
+    CONTEXT,
     FEATURES,
     INFLUENCE,
     MAGIC,
@@ -22,11 +22,12 @@ from traklens.stores.layout import (
     SIMILARITY,
     THUMBNAILS,
     building_path,
+    checkpoint_group,
     located,
 )
 from traklens.stores.locks import writing
 from traklens.stores.placing import is_half_placed, put_in_place
-from traklens.stores.specs import Manifest, from_dict
+from traklens.stores.specs import PAIR, Manifest, from_dict
 from traklens.stores.thumbnails import ThumbnailPack
 from traklens.stores.verified import VerifiedFiles
 
@@ -105,7 +106,7 @@ class Store:
     """A finished store. Nothing here writes; every part is opened on first use."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path, self.manifest = path, manifest
+        self.path, self.manifest, self.task = path, manifest, manifest.task
         self.n_train, self.n_heldout = manifest.n_train, manifest.n_heldout
         self.n = manifest.n_train + manifest.n_heldout
         self.n_checkpoints = len(manifest.checkpoints)
@@ -113,15 +114,15 @@ class Store:
 
     @cached_property
     def examples(self) -> ExampleTable:
-        table = ExampleTable(self.verified.file(EXAMPLES))
+        table = ExampleTable(self.path, self.task, self.verified)
         if len(table) != self.n:
-            raise StoreError(f"{table.path}", f"{len(table)} pairs", f"{self.n}", BUILD_AGAIN)
+            raise StoreError(f"{table.path}", f"{len(table)} examples", f"{self.n}", BUILD_AGAIN)
         return table
 
     @cached_property
     def distinct(self) -> tuple[int, int]:
-        """How many different captions and images the training pairs have."""
-        return len(set(self.examples.caption[: self.n_train])), len(set(self.examples.image_id[: self.n_train]))
+        """How many different words (captions, labels) and groups (images) the training examples have."""
+        return len(set(self.examples.words[: self.n_train])), len(set(self.examples.group[: self.n_train]))
 
     @cached_property
     def _features(self) -> zarr.Group:
@@ -132,11 +133,24 @@ class Store:
         return {}
 
     def array(self, checkpoint: int, name: str) -> zarr.Array:
-        """One array of one checkpoint: phi, preconditioned, f, p, q, image_embedding, text_embedding, …"""
+        """One array of one checkpoint: phi, preconditioned, f, q, those of the task's embeddings, … (FORMAT.md)."""
         key = (checkpoint, name)
         if key not in self._arrays:
             self._arrays[key] = open_array(self._features, checkpoint, name)
         return self._arrays[key]
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoints have an array of this name."""
+        return f"{checkpoint_group(0)}/{name}" in self._features
+
+    def embeddings(self, checkpoint: int, row: int) -> dict[str, np.ndarray]:
+        """The unit vectors [e] of an example by name; none where the task has none."""
+        return {name: self.row(checkpoint, name, row) for name in self.task.embeddings}
+
+    def context(self, checkpoint: int) -> dict[str, np.ndarray]:
+        """What f needs beside the example under a checkpoint, by name."""
+        names = self.manifest.context
+        return {name: np.asarray(self.array(checkpoint, f"{CONTEXT}{name}")[...]) for name in names}
 
     def row(self, checkpoint: int, name: str, row: int) -> np.ndarray:
         """One row of an array, read without the rest of its chunk."""
@@ -161,8 +175,18 @@ class Store:
     def _thumbnails(self) -> dict[str, ThumbnailPack]:
         return {size: ThumbnailPack(self.path / THUMBNAILS, size, self.verified) for size in ("small", "large")}
 
+    @property
+    def noun(self) -> str:
+        """What people call its examples."""
+        return "pairs" if self.task.fields == PAIR else "examples"
+
+    @cached_property
+    def has_pictures(self) -> bool:
+        """Whether its examples can be looked at as pictures."""
+        return f"{THUMBNAILS}/small.bin" in self.verified.facts
+
     def thumbnail(self, row: int, size: str = "small") -> bytes:
-        """A pair's picture as WebP: `small` up to 128 pixels, `large` up to 512."""
+        """An example's picture as WebP: `small` up to 128 pixels, `large` up to 512. StoreError where there is none."""
         return self._thumbnails[size].read(row)
 
     def image_path(self, row: int) -> Path:

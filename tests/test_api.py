@@ -65,7 +65,7 @@ def test_an_attribution_is_the_engines_ranking(store):
     assert len(table) == inner.n_train
     assert table["score"].is_monotonic_decreasing
     assert seen.f == target.f
-    assert str(target.caption) in repr(seen)
+    assert str(target.words) in repr(seen)
 
 
 def test_a_removal_is_predicted_as_on_the_page(store):

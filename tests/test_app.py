@@ -90,7 +90,7 @@ def test_choosing_a_pair_changes_the_url_and_the_target(at, tiny_store):
 
 def test_search_narrows_the_list(at, tiny_store):
     at.run()
-    word = open_store(tiny_store).examples.caption[0].split()[1]
+    word = open_store(tiny_store).examples.words[0].split()[1]
     at.text_input(key="search").set_value(word).run()
     expected = find_pairs(open_store(tiny_store), word).total
     assert 0 < expected < 80
@@ -162,12 +162,12 @@ def test_a_store_full_of_hostile_captions_is_shown_as_text(at, hostile_store, mo
         assert "<img src=x" not in shown
         assert "<i>value" not in shown
         assert "&lt;i&gt;value" in shown
-        assert markup.text(store.examples.caption[store.examples.row_of(id)]) in shown
+        assert markup.text(store.examples.words[store.examples.row_of(id)]) in shown
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_hostile_captions_of_the_data_stay_text(hostile):
-    pair = Ranked(row=1, id="x", score=0.5, caption=hostile, image="x.png", split="train")
+    pair = Ranked(row=1, id="x", score=0.5, words=hostile, image="x.png", split="train")
     for html in (markup.ranked_card(pair, 1, 1.0, 0), markup.browse_card(1, hostile, 0, False)):
         assert "<script" not in html
         assert "<img src=x" not in html

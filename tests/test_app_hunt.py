@@ -95,7 +95,7 @@ def test_the_likelier_caption_can_be_taken(store, at):
     at.button("decide-better").click().run()
     review = Reviews(store.path).current()[queue[0]]
     assert review.decision == "wrong"
-    assert review.caption in set(store.examples.caption[: store.n_train])
+    assert review.caption in set(store.examples.words[: store.n_train])
     assert "0 pairs left out, 1 captions corrected" in html_of(at)
 
 

@@ -134,7 +134,7 @@ def test_an_interrupted_retraining_can_be_gone_on_with_or_discarded(at, store):
 def test_leave_k_out_of_one_number_is_drawn_over_the_methods_of_more_over_the_numbers():
     row = {"drop": 1.0, "lo": 0.5, "hi": 1.5}
     one = drops({"36": {"random": row, "clip": row, "trak": row}})
-    assert [trace.x for trace in one.data] == [("TRAK",), ("CLIP similarity",), ("random",)]  # type: ignore[attr-defined]
+    assert [trace.x for trace in one.data] == [("TRAK",), ("embedding similarity",), ("random",)]  # type: ignore[attr-defined]
     assert "36 training pairs" in one.layout.xaxis.title.text  # type: ignore[attr-defined]
     more = drops({"36": {"trak": row}, "9": {"clip": row, "trak": row}})
     assert [trace.x for trace in more.data] == [(9, 36), (9,)]  # type: ignore[attr-defined]
@@ -160,7 +160,7 @@ def test_the_evaluate_page_names_the_command_until_there_is_something_to_show(st
     }  # fmt: skip
     (store.path / EVALUATION).write_text(json.dumps(found))
     shown = html_of(AppTest.from_function(_evaluate, default_timeout=60).run())
-    assert "rank correlation 0.31 (CLIP similarity 0.10)" in shown
+    assert "rank correlation 0.31 (embedding similarity 0.10)" in shown
     assert "ahead of the best of the others (difference 0.210, 95 % 0.170 to 0.250)" in shown
     assert "0.280 to 0.340" in shown
 

@@ -23,7 +23,7 @@ def test_pick_a_pair_see_proponents_ask_live_and_share_the_link(visit, address, 
     store = open_store(tiny_store)
     page = visit(address)
     page.get_by_role("button", name="Choose pair 4", exact=True).click()
-    page.wait_for_function(TITLE_IS, arg=store.examples.caption[4])
+    page.wait_for_function(TITLE_IS, arg=store.examples.words[4])
     page.wait_for_url(f"**id={store.examples.id[4]}*")
     expected = rank(store, stored_target(store, 4), top=10)
     bars = [markup.number(pair.score) for pair in (*expected.proponents, *expected.opponents)]
@@ -57,7 +57,7 @@ def test_a_proponent_opens_with_the_keyboard_alone(visit, address, tiny_store):
     row = page.locator(".tl-row .tl-thumb").nth(1).get_attribute("src").split("/")[-1].split(".")[0]
     page.get_by_role("button", name=f"Open pair {row}", exact=True).first.focus()
     page.keyboard.press("Enter")
-    caption = open_store(tiny_store).examples.caption[int(row)]
+    caption = open_store(tiny_store).examples.words[int(row)]
     page.wait_for_url(f"**id={open_store(tiny_store).examples.id[int(row)]}*")
     page.wait_for_function(TITLE_IS, arg=caption)
 

@@ -32,7 +32,7 @@ def test_pairs_picked_on_explore_are_simulated_on_remove(visit, own):
         page.wait_for_function(
             "place => document.querySelector(`.st-key-pick-0-${place} button`)?.innerText === 'Picked'", arg=place
         )
-    assert page.locator(".tl-title").inner_text() == str(store.examples.caption[store.n - 1])  # nothing was opened
+    assert page.locator(".tl-title").inner_text() == str(store.examples.words[store.n - 1])  # nothing was opened
     shot(page, "explore-picked")
     page.get_by_role("link", name="Remove").click()
     page.wait_for_selector(".tl-big")

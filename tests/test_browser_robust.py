@@ -26,7 +26,7 @@ def _choose(page, row: int) -> None:
 
 
 def test_two_tabs_do_not_disturb_each_other(visit, address, tiny_store):
-    captions = open_store(tiny_store).examples.caption
+    captions = open_store(tiny_store).examples.words
     one, two = visit(address), visit(address)
     _choose(one, 3)
     _choose(two, 8)
@@ -46,7 +46,7 @@ def test_ten_visitors_at_once_each_see_their_own_pair(browser, address, tiny_sto
         for page, row in zip(pages, rows, strict=True):
             page.goto(f"{address}/?id={store.examples.id[row]}", wait_until="commit")
         for page, row in zip(pages, rows, strict=True):
-            page.wait_for_function(TITLE_IS, arg=store.examples.caption[row], timeout=120_000)
+            page.wait_for_function(TITLE_IS, arg=store.examples.words[row], timeout=120_000)
             page.wait_for_selector(".js-plotly-plot", timeout=120_000)
             assert page.locator('[data-testid="stException"], .tl-error').count() == 0
     finally:
@@ -63,9 +63,9 @@ def test_a_store_built_again_under_the_page_is_said_and_shown(visit, own):
     os.utime(path / "manifest.json")
     _choose(page, 5)
     page.get_by_text("built again while you were looking").wait_for()
-    page.wait_for_function(TITLE_IS, arg=open_store(path).examples.caption[5])
+    page.wait_for_function(TITLE_IS, arg=open_store(path).examples.words[5])
     _choose(page, 6)
-    page.wait_for_function(TITLE_IS, arg=open_store(path).examples.caption[6])
+    page.wait_for_function(TITLE_IS, arg=open_store(path).examples.words[6])
     page.get_by_text("built again while you were looking").wait_for(state="detached")
 
 

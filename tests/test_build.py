@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 import torch
 
+from traklens.engine.attribution.described import retrieval_ranks
 from traklens.engine.attribution.new_target import LiveModels
-from traklens.engine.attribution.scores import rank, retrieval_ranks, score_sample, stored_target
-from traklens.engine.build.source import PairLoader, Source
+from traklens.engine.attribution.scores import rank, score_sample, stored_target
+from traklens.engine.build.source import Source
 from traklens.engine.build.stages import build_store
 from traklens.engine.explore.query import answer
 from traklens.engine.gradients import reference_gradients
-from traklens.engine.models.checkpoints import attributed_parameters, load_checkpoint, temperature
-from traklens.engine.models.preprocessing import normalise
+from traklens.engine.models.checkpoints import load_checkpoint
+from traklens.engine.models.parameters import attributed_parameters
 from traklens.engine.projection import make_projector
-from traklens.engine.tasks.clip import ClipMargin, keep_mask
+from traklens.engine.tasks.contract import ModelOutput
+from traklens.engine.tasks.loading import Loader
 from traklens.stores.errors import StoreError, UsageError
 from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 from traklens.stores.store import open_store
@@ -61,31 +63,19 @@ def test_stored_features_equal_projected_autograd_gradients(tiny_demo, tmp_path,
         path = tmp_path / "store"
         build_store(source, path, OUTPUT, projection, SCORE, batch_size=16)
     store = open_store(path)
-    rows, m = [0, 5, 66], 1
+    rows, m = np.array([0, 5, 66]), 1
+    task = source.task.bind(source.model, OUTPUT)
     clip = load_checkpoint(source.model, source.checkpoints[m])
-    margin = ClipMargin(clip, temperature(clip, "checkpoint")).eval()
-    names = [f"clip.{name}" for name in attributed_parameters(clip, modules)]
-    reference = np.asarray(store.array(m, "reference")[:])
-    shared = tuple(
-        torch.from_numpy(np.asarray(store.array(m, name).oindex[reference]))
-        for name in ("image_embedding", "text_embedding")
-    )
-    examples = store.examples
-    keep = keep_mask(
-        examples.caption[rows].astype(str),
-        examples.image_id[rows].astype(str),
-        examples.caption[reference].astype(str),
-        examples.image_id[reference].astype(str),
-    )
-    parts = [PairLoader(source).load(row, row + 1) for row in rows]
-    pixels, tokens = torch.cat([p for p, _ in parts]), torch.cat([t for _, t in parts])
-    gradients = reference_gradients(
-        margin, (normalise(source.model, pixels), tokens, torch.from_numpy(keep)), names, shared
-    )
-    layout = tuple((name.removeprefix("clip."), gradients[name].shape[1]) for name in names)
+    batch = Loader(task, source.rows).load_rows(rows)
+    context = {name: torch.from_numpy(values) for name, values in store.context(m).items()}
+    module = ModelOutput(task, clip, tuple(batch), tuple(context)).eval()
+    parameters = attributed_parameters(clip, modules, task.frozen())
+    names = [f"model.{name}" for name in parameters]
+    gradients = reference_gradients(module, tuple(batch.values()), names, tuple(context.values()))
+    layout = tuple((name, gradients[f"model.{name}"].shape[1]) for name in parameters)
     projector, phi = make_projector(projection, layout, m), np.zeros((3, 64), np.float32)
-    for name in names:
-        projector.accumulate(name.removeprefix("clip."), gradients[name], phi)
+    for name in parameters:
+        projector.accumulate(name, gradients[f"model.{name}"], phi)
     stored = np.stack([store.row(m, "phi", row) for row in rows])
     np.testing.assert_allclose(stored, phi, rtol=1e-3, atol=1e-4 * np.abs(phi).max())
 
@@ -103,11 +93,12 @@ def test_live_query_of_a_stored_pair_equals_the_stored_one(tiny_demo):
     store = open_store(tiny_demo / "store")
     models = LiveModels(store)
     for row in (3, 75):
-        stored, live = stored_target(store, row), models.target(store.image_path(row), store.examples.caption[row])
+        stored, live = stored_target(store, row), models.target(store.image_path(row), store.examples.words[row])
         assert live.f == pytest.approx(stored.f, abs=1e-3)
         np.testing.assert_allclose(live.similarity_query, stored.similarity_query, atol=1e-5)
-        ranks = retrieval_ranks(store, live.similarity_query, live.caption, store.examples.image_id[row])
-        assert (live.rank_image_to_text, live.rank_text_to_image) == ranks
+        ranks = retrieval_ranks(store, live.similarity_query, live.words, store.examples.group[row])
+        assert live.match is not None
+        assert (live.match.rank_image_to_text, live.match.rank_text_to_image) == ranks
         scale = np.abs(stored.influence_query).max()
         np.testing.assert_allclose(live.influence_query, stored.influence_query, atol=1e-3 * scale)
 

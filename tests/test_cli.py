@@ -43,7 +43,7 @@ def test_query_json_has_the_agreed_fields(tiny_store):
 def test_query_by_image_and_caption_agrees_with_the_stored_pair(tiny_store, tiny_demo):
     store = open_store(tiny_store)
     row = 70
-    image, caption = tiny_demo / "data" / store.examples.image[row], store.examples.caption[row]
+    image, caption = tiny_demo / "data" / store.examples.image[row], store.examples.words[row]
     stored = json.loads(_run("query", tiny_store, "--id", store.examples.id[row], "--top", 64, "--json"))
     live = json.loads(_run("query", tiny_store, "--image", image, "--caption", caption, "--top", 64, "--json"))
     assert live["f"] == pytest.approx(stored["f"], abs=1e-3)  # a float32 logit, of cosines times up to 100
@@ -58,7 +58,7 @@ def test_query_by_image_and_caption_agrees_with_the_stored_pair(tiny_store, tiny
 
 def test_query_prints_hostile_captions_as_they_are(hostile_store):
     store = open_store(hostile_store)
-    row = next(row for row in range(store.n) if "[bold]rich[/bold]" in store.examples.caption[row])
+    row = next(row for row in range(store.n) if "[bold]rich[/bold]" in store.examples.words[row])
     shown = _run("query", hostile_store, "--id", store.examples.id[row])
     assert "[bold]rich[/bold]" in shown  # rich's own markup is not interpreted
     assert "proponents" in shown

@@ -35,7 +35,7 @@ def test_problems_are_reported_and_the_rest_goes_on(tmp_path):
         {"file_name": "missing.png", "text": "missing"},
     ]
     dataset = load_dataset(_imagefolder(tmp_path, rows))
-    assert [example.caption for example in dataset.examples] == ["a fine picture"]
+    assert [example.fields["caption"] for example in dataset.examples] == ["a fine picture"]
     assert dataset.problems.counts() == {
         "duplicate pair": 1,
         "empty caption": 1,
@@ -57,16 +57,15 @@ def test_ids_come_from_content_not_from_place(tmp_path):
 @pytest.mark.parametrize("caption", ["<b>bold</b>", "# *markdown* [x](y)", "שלום עולם", "🦊 fox", "a" * 10_000])
 def test_hostile_captions_are_kept_as_text(tmp_path, caption):
     _picture(tmp_path / "a.png")
-    assert (
-        load_dataset(_imagefolder(tmp_path, [{"file_name": "a.png", "text": caption}])).examples[0].caption == caption
-    )
+    found = load_dataset(_imagefolder(tmp_path, [{"file_name": "a.png", "text": caption}]))
+    assert found.examples[0].fields["caption"] == caption
 
 
 def test_open_clip_list(tmp_path):
     _picture(tmp_path / "a.png")
     (tmp_path / "train.csv").write_text("filepath\ttitle\na.png\ta cat, sitting\n", encoding="utf-8")
     dataset = load_dataset(tmp_path / "train.csv")
-    assert (dataset.spec.reader, dataset.examples[0].caption) == ("open_clip_csv", "a cat, sitting")
+    assert (dataset.spec.reader, dataset.examples[0].fields["caption"]) == ("open_clip_csv", "a cat, sitting")
 
 
 def test_flickr8k_captions(tmp_path):
@@ -75,13 +74,13 @@ def test_flickr8k_captions(tmp_path):
         'image,caption\na.jpg,A dog runs .\na.jpg,"Big, brown dog"\n', encoding="utf-8"
     )
     dataset = load_dataset(tmp_path)
-    assert [e.caption for e in dataset.examples] == ["A dog runs .", "Big, brown dog"]
-    assert dataset.examples[0].image_id == dataset.examples[1].image_id
+    assert [e.fields["caption"] for e in dataset.examples] == ["A dog runs .", "Big, brown dog"]
+    assert dataset.examples[0].group == dataset.examples[1].group
 
 
 def test_class_folders_fill_the_template(tmp_path):
     _picture(tmp_path / "red_fox" / "1.png")
-    assert load_dataset(tmp_path).examples[0].caption == "a photo of a red fox"
+    assert load_dataset(tmp_path).examples[0].fields["caption"] == "a photo of a red fox"
 
 
 def test_unknown_folder_is_named_with_what_it_holds(tmp_path):

@@ -49,12 +49,15 @@ def test_captioned_pictures_of_a_package_become_an_imagefolder(tmp_path):
     )
     folder = write_stamps(tmp_path / "data", tmp_path / "stamps.deb")
     found = load_dataset(folder)
-    assert [(e.caption, e.attributes["category"]) for e in found.examples] == [
+    assert [(e.fields["caption"], e.attributes["category"]) for e in found.examples] == [
         ("A frog.", "animals"),
         ("A stop sign.", "signs"),
     ]
     assert not found.problems.problems
-    with Image.open(folder / found.examples[0].image) as frog, Image.open(folder / found.examples[1].image) as stop:
+    with (
+        Image.open(folder / found.examples[0].fields["image"]) as frog,
+        Image.open(folder / found.examples[1].fields["image"]) as stop,
+    ):
         assert max(frog.size) == 96
         assert stop.getpixel((5, 5)) == (255, 255, 255)  # transparent: on white
     assert write_stamps(folder, tmp_path / "gone.deb") == folder  # finished before: left as it is

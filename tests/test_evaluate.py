@@ -111,8 +111,8 @@ def test_trak_scores_are_those_the_index_ranks_by(store):
 def test_bm25_prefers_the_captions_own_words(store):
     row = store.n - 1
     scores = scores_of(store, "bm25", np.array([row])).scores[0]
-    words = set(str(store.examples.caption[row]).split())
-    shared = [len(words & set(str(c).split())) for c in store.examples.caption[: store.n_train]]
+    words = set(str(store.examples.words[row]).split())
+    shared = [len(words & set(str(c).split())) for c in store.examples.words[: store.n_train]]
     assert shared[int(scores.argmax())] == max(shared)
 
 
@@ -125,7 +125,7 @@ def test_random_scores_are_the_same_every_time_and_unknown_methods_named(store):
 
 def test_subsets_are_halves_drawn_by_image_and_differ(store):
     parts = [random_subset(store, j) for j in range(4)]
-    images = np.asarray(store.examples.image_id[: store.n_train])
+    images = np.asarray(store.examples.group[: store.n_train])
     for part in parts:
         assert abs(part.mean() - 0.5) < 0.02
         assert not set(images[part]) & set(images[~part])

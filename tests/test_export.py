@@ -47,9 +47,9 @@ def test_the_training_list_is_read_back_with_the_decisions_applied(store, review
     out = tmp_path / "clean.tsv"
     save(export(store, find_suspects(store), reviewed, "open_clip"), out)
     found = load_dataset(out, reader="open_clip_csv")
-    captions = [str(caption) for caption in store.examples.caption[: store.n_train]]
+    captions = [str(caption) for caption in store.examples.words[: store.n_train]]
     expected = [captions[1], captions[3], "a better caption", *captions[5:]]
-    assert [example.caption for example in found.examples] == expected
+    assert [example.fields["caption"] for example in found.examples] == expected
     assert not found.problems.problems
     kept_ids = {example.id for example in found.examples}
     assert {str(store.examples.id[1]), str(store.examples.id[3])} <= kept_ids
@@ -65,7 +65,7 @@ def test_every_format_says_the_same(store, reviewed):
     table = list(csv.DictReader(io.StringIO(files["cleanlab"].decode())))
     assert [row["is_label_issue"] for row in table[:5]] == ["True", "False", "False", "False", "True"]
     assert table[4]["predicted_label"] == "a better caption"
-    assert table[4]["given_label"] == str(store.examples.caption[4])
+    assert table[4]["given_label"] == str(store.examples.words[4])
     quality = [float(row["label_quality"]) for row in table]
     assert quality[suspects.order[0]] == min(quality)  # lower is worse
     rows = list(csv.DictReader(io.StringIO(files["fiftyone"].decode())))
@@ -107,7 +107,7 @@ def test_what_is_not_known_is_an_empty_cell_and_a_caption_called_nan_stays_one(s
     lines = [json.loads(line) for line in content[".jsonl"].decode().splitlines()]
     frame = pq.read_table(io.BytesIO(content[".parquet"])).to_pylist()
     assert lines[0]["margin"] is frame[0]["margin"] is None
-    expected = [str(store.examples.caption[row]) for row in suspects.order[:2]]
+    expected = [str(store.examples.words[row]) for row in suspects.order[:2]]
     assert [row["caption"] for row in rows] == [row["caption"] for row in lines] == expected
 
 
@@ -115,7 +115,7 @@ def test_no_cell_of_a_spreadsheet_is_a_formula_and_the_training_list_is_verbatim
     shutil.copytree(hostile_store, tmp_path / "store")
     store = open_store(tmp_path / "store")
     suspects = find_suspects(store)
-    hostile = [row for row in range(store.n_train) if str(store.examples.caption[row]).startswith("=HYPERLINK")]
+    hostile = [row for row in range(store.n_train) if str(store.examples.words[row]).startswith("=HYPERLINK")]
     assert hostile
     Reviews(store.path).decide([str(store.examples.id[hostile[0]])], "wrong", caption="@SUM(1+1)")
     decisions = Reviews(store.path).current()
@@ -127,8 +127,8 @@ def test_no_cell_of_a_spreadsheet_is_a_formula_and_the_training_list_is_verbatim
     assert not any(row["caption"].startswith("=") or row["corrected_caption"].startswith("@") for row in rows)
     out = tmp_path / "clean.tsv"
     save(export(store, suspects, decisions, "open_clip"), out)
-    captions = [example.caption for example in load_dataset(out, reader="open_clip_csv").examples]
-    given = [str(caption) for caption in store.examples.caption[: store.n_train]]
+    captions = [example.fields["caption"] for example in load_dataset(out, reader="open_clip_csv").examples]
+    given = [str(caption) for caption in store.examples.words[: store.n_train]]
     given[hostile[0]] = "@SUM(1+1)"
     assert captions == given
 

@@ -14,7 +14,7 @@ from tests.written import write_store
 from traklens.app import caches
 from traklens.app.caches import STORE_VARIABLE
 from traklens.app.parts.keys import EVERYWHERE, EXPLORE, HUNT
-from traklens.engine.attribution.scores import rank, rival_caption, stored_target
+from traklens.engine.attribution.scores import rank, rival_of, stored_target
 from traklens.engine.explore.filters import attributes_of, decided, having, order_values
 from traklens.engine.explore.highlights import story, trust
 from traklens.engine.explore.search import find_pairs
@@ -78,7 +78,7 @@ def test_the_story_counts_what_the_rankings_hold(store):
         trak, clip = rank(store, target, top=5), rank(store, target, top=5, method="clip")
         shared = len({p.row for p in trak.proponents} & {p.row for p in clip.proponents} - {row})
         others = sum(p.row != row for p in trak.proponents)
-        same = sum(store.examples.caption[i] == target.caption for i in range(store.n_train) if i != row)
+        same = sum(store.examples.words[i] == target.words for i in range(store.n_train) if i != row)
         first, second = story(store, target, trak, clip)
         assert second.startswith(f"{shared} of the {others} top proponents")
         assert (first.startswith("No ")) == (same == 0)
@@ -94,7 +94,9 @@ def test_the_map_is_made_by_the_build_and_shows_the_main_components(tmp_path):
     store = write_store(tmp_path / "store")  # whose axes are told apart by their spread
     kept = np.load(store.path / MAP, allow_pickle=False)
     np.testing.assert_array_equal(kept, map_of(store))
-    np.testing.assert_allclose(kept, flattened(store, store.n_checkpoints, store.n_train, store.n), atol=1e-5)
+    np.testing.assert_allclose(
+        kept, flattened(store, store.task, store.n_checkpoints, store.n_train, store.n), atol=1e-5
+    )
     images = np.concatenate(
         [np.asarray(store.array(m, "image_embedding")[:], dtype=np.float64) for m in range(store.n_checkpoints)],
         axis=1,
@@ -118,7 +120,7 @@ def test_a_store_built_without_a_map_still_has_one(tmp_path):
 
 def test_points_are_drawn_with_the_strongest_last(store):
     values = np.linspace(-3, 1, store.n_train)
-    found = paint(store, map_of(store), "caption", values, store.n - 1)
+    found = paint(store, map_of(store), 1, values, store.n - 1)
     assert (np.diff(np.abs(found.values)) >= 0).all()
     np.testing.assert_allclose(found.xy, map_of(store)[found.rows, 2:])
     assert found.target == pytest.approx(tuple(map_of(store)[store.n - 1, 2:]))
@@ -169,9 +171,9 @@ def test_the_rival_is_the_other_caption_the_models_match_best(tmp_path):
             ],
             axis=0,
         )
-        captions = store.examples.caption[: store.n_train]
-        others = [i for i in range(store.n_train) if captions[i] != target.caption]
-        rival = max(matches[i] for i in others if captions[i] == rival_caption(store, target))
+        captions = store.examples.words[: store.n_train]
+        others = [i for i in range(store.n_train) if captions[i] != target.words]
+        rival = max(matches[i] for i in others if captions[i] == rival_of(store, target))
         assert rival == pytest.approx(max(matches[others]), abs=1e-3)  # the index keeps float16
 
 
@@ -179,7 +181,7 @@ def test_asking_why_not_the_rival_makes_it_the_contrast(at, store):
     at.run()
     target = stored_target(store, store.examples.row_of(_parameter(at, "id")))
     at.button(key="rival-contrast").click().run()
-    assert _parameter(at, "contrast") == rival_caption(store, target)
+    assert _parameter(at, "contrast") == rival_of(store, target)
     assert "rather than" in html_of(at)
 
 

@@ -13,7 +13,7 @@ from traklens.engine.label_errors.hunt import judged, known_truth, measure, rank
 from traklens.engine.label_errors.neighbours import embedding_space, nearest
 from traklens.engine.label_errors.posteriors import classes_of, mean_posterior
 from traklens.engine.label_errors.signals import (
-    REASONS,
+    OF_PAIRS,
     SIGNALS,
     gather,
     harm,
@@ -119,7 +119,7 @@ def test_probability_rises_with_the_score(store, evidence):
 
 def test_suspects_carry_every_signal_and_a_percentile_counts_those_below(store, evidence):
     found = suspects_from(store, evidence)
-    assert set(found.signals) == set(SIGNALS) == set(REASONS)
+    assert set(found.signals) == set(SIGNALS) == set(OF_PAIRS)
     assert sorted(found.order.tolist()) == list(range(store.n_train))
     np.testing.assert_array_equal(
         found.order[found.place], np.arange(store.n_train)[np.argsort(found.place)][found.place]
@@ -146,7 +146,7 @@ def test_planted_wrong_captions_are_found_in_a_store_whose_embeddings_know_bette
     monkeypatch.setattr(
         "traklens.engine.label_errors.signals.embedding_space", lambda store, name, further: spaces[name]
     )
-    own.examples.__dict__["caption"] = np.array([f"class {c}" for c in given] + ["?"] * own.n_heldout, dtype=object)
+    own.examples._columns["caption"] = np.array([f"class {c}" for c in given] + ["?"] * own.n_heldout, dtype=object)
     evidence = gather(own)
     evidence.unseen[:] = evidence.unseen[:1]  # one block of embeddings
     one = type(evidence)(**{**vars(evidence), "unseen": evidence.unseen[:1], "f": evidence.f[:1]})
@@ -180,7 +180,7 @@ def test_json_contract_of_hunt_with_truth(store):
 
 def test_truth_is_a_true_caption_a_value_of_the_template_or_yes_and_no(store):
     wrong = wrong_pairs(store, "true_text")
-    captions = store.examples.caption[: store.n_train]
+    captions = store.examples.words[: store.n_train]
     truths = [store.examples.attributes(row)["true_text"] for row in range(store.n_train)]
     np.testing.assert_array_equal(wrong, captions != np.array(truths, dtype=object))
     assert truth_columns(store) == ["true_text"]
@@ -197,10 +197,10 @@ def test_truth_is_a_true_caption_a_value_of_the_template_or_yes_and_no(store):
 def test_classes_need_repeating_captions_and_cleanlab_their_probabilities(store, evidence, own):
     assert classes_of(store, evidence) is None
     assert "cleanlab" not in baselines(store, evidence)
-    own.examples.__dict__["caption"] = np.array([f"class {i % 3}" for i in range(own.n)], dtype=object)
+    own.examples._columns["caption"] = np.array([f"class {i % 3}" for i in range(own.n)], dtype=object)
     classes = classes_of(own, evidence)
     assert classes is not None
-    assert classes.captions == ("class 0", "class 1", "class 2")
+    assert classes.names == ("class 0", "class 1", "class 2")
     np.testing.assert_allclose(mean_posterior(classes, classes.unseen).sum(axis=1), 1)
     assert np.isfinite(baselines(own, evidence)["cleanlab"]).all()
 
@@ -215,9 +215,10 @@ def test_lemon_rises_when_neighbours_disagree(store, evidence):
     given[4] = 1
     text = np.eye(4, dtype=np.float32)[given]
     groups = np.arange(store.n_train)
-    world = {"image_space": image, "text_space": text}
+    world = {"image_space": image, "words_space": text}
     world |= {"image": nearest(image, 5, groups), "text": nearest(text, 5, groups)}
     found = lemon(store, type(evidence)(**vars(evidence) | world))
+    assert found is not None
     assert found.shape == (store.n_train,)
     assert int(np.argmax(found)) == 4
 
@@ -227,8 +228,8 @@ def test_suggestions_are_other_captions_of_the_training_set(store):
         found = suggestions(store, row)
         assert 1 <= len(found) <= 4
         assert len(set(found)) == len(found)
-        assert store.examples.caption[row] not in found
-        assert set(found) <= set(store.examples.caption[: store.n_train])
+        assert store.examples.words[row] not in found
+        assert set(found) <= set(store.examples.words[: store.n_train])
 
 
 def test_suspects_are_kept_and_a_damaged_or_foreign_file_is_made_again(own):

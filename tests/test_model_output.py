@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from traklens.engine.tasks.clip import draw_references, keep_mask, margins, output_to_loss
+from traklens.engine.tasks.clip import ClipTask, draw_references, key_of, margins, output_to_loss
+from traklens.engine.tasks.image_classifier import class_margin
 from traklens.stores.errors import UsageError
+from traklens.stores.examples import Example
 
 
 def _unit(rows):
@@ -67,21 +69,38 @@ def test_references_are_drawn_without_replacement_and_uniformly():
     assert np.array_equal(draw_references(20, 5, 7, 3), draw_references(20, 5, 7, 3))
 
 
+def _keys(*texts: str) -> torch.Tensor:
+    return torch.tensor([key_of(text) for text in texts])
+
+
 def test_references_with_the_same_caption_or_image_are_left_out():
-    keep = keep_mask(np.array(["a", "b"]), np.array(["1", "2"]), np.array(["a", "c", "c"]), np.array(["9", "2", "3"]))
-    assert keep.tolist() == [[False, True, True], [True, False, True]]
+    generator = torch.Generator().manual_seed(2)
+    u, v, U, V = (torch.nn.functional.normalize(torch.randn(n, 5, generator=generator), dim=1) for n in (2, 2, 3, 3))
+    task, model = ClipTask(), torch.nn.Module()
+    model.logit_scale = torch.nn.Parameter(torch.tensor(1.0))
+    batch = {"caption": _keys("a", "b"), "image": _keys("1", "2")}
+    context = {
+        "caption": _keys("a", "c", "c"),
+        "image": _keys("9", "2", "3"),
+        "image_embedding": U,
+        "text_embedding": V,
+    }
+    found = task.measure(model, batch, context, {"image_embedding": u, "text_embedding": v})
+    keep = torch.tensor([[False, True, True], [True, False, True]])
+    expected = margins(u, v, keep, U, V, model.logit_scale.exp())
+    torch.testing.assert_close(found["f"], expected.f())
+    torch.testing.assert_close(found["q"], output_to_loss(expected.p()))
 
 
 def test_a_target_without_any_reference_is_named():
+    context = {"caption": _keys("a frog", "a frog"), "image": _keys("2", "3")}
+    frog = Example("x", "1", {"image": "1.png", "caption": "a frog"}, None, {})
     with pytest.raises(UsageError, match="a frog"):
-        keep_mask(np.array(["a frog"]), np.array(["1"]), np.array(["a frog"] * 3), np.array(["2", "3", "4"]))
+        ClipTask().check([frog], context)
 
 
 def test_the_class_margin_is_the_log_odds_of_the_labelled_class():
-    from traklens.engine.tasks.clip import ClassMargin
-
     torch.manual_seed(0)
-    classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))
-    images, labels = torch.randn(7, 3, 2, 2), torch.arange(7) % 5
-    p = torch.softmax(classifier(images), dim=1)[torch.arange(7), labels]
-    torch.testing.assert_close(ClassMargin(classifier)(images, labels), torch.log(p / (1 - p)), rtol=1e-4, atol=1e-5)
+    logits, labels = torch.randn(7, 5), torch.arange(7) % 5
+    p = torch.softmax(logits, dim=1)[torch.arange(7), labels]
+    torch.testing.assert_close(class_margin(logits, labels), torch.log(p / (1 - p)), rtol=1e-4, atol=1e-5)

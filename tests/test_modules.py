@@ -8,7 +8,7 @@ from traklens.engine.attribution.new_target import LiveModels
 from traklens.engine.build.source import Source
 from traklens.engine.build.stages import build_store
 from traklens.engine.explore.reproduce import commands
-from traklens.engine.models.checkpoints import attributed_parameters
+from traklens.engine.models.parameters import attributed_parameters
 from traklens.stores.errors import UsageError
 from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 from traklens.stores.store import open_store
@@ -37,7 +37,7 @@ def test_the_store_says_which_and_new_questions_use_the_same(tiny_demo, tmp_path
     models, row = LiveModels(store), 5
     layout = models.featurizers[0].projector.layout
     assert {name for name, _ in layout} == {"visual.ln_post.weight", "visual.ln_post.bias", "text_projection"}
-    live = models.target(store.image_path(row), store.examples.caption[row])
+    live = models.target(store.image_path(row), store.examples.words[row])
     stored = np.concatenate([store.row(m, "phi", row) for m in range(2)])
     np.testing.assert_allclose(live.influence_query, stored, atol=1e-3 * np.abs(stored).max())
     with pytest.raises(UsageError, match="'nothing'"):

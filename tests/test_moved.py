@@ -52,7 +52,7 @@ def test_what_was_moved_alone_is_named_and_relocated(moved, tmp_path):
     assert len(Reviews(path).current()) == 1
     models = LiveModels(store)
     id = str(store.examples.id[0])
-    assert question_about(models, id, None, None).caption == store.examples.caption[0]
+    assert question_about(models, id, None, None).words == store.examples.words[0]
 
 
 def test_other_data_or_weights_are_refused(moved, tmp_path):

@@ -29,7 +29,7 @@ def test_similarity_rows_give_the_mean_cosine():
     vectors = rng.standard_normal((4, 5, 4))
     vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
     u, v = list(vectors[:2]), list(vectors[2:])
-    rows = similarity_rows(u, v)
+    rows = similarity_rows([u, v])
     query = np.concatenate([u[0][2], v[0][2], u[1][2], v[1][2]])
     expected = np.mean([x @ x[2] for x in (*u, *v)], axis=0)
     np.testing.assert_allclose(rows @ query, expected, atol=1e-6)

@@ -18,8 +18,8 @@ from traklens.stores.errors import DataError, TrakLensError, UsageError
 def captions(path: Path, **options) -> list[str]:
     dataset = load_dataset(path, **options)
     for example in dataset.examples:
-        assert open_stored(dataset.root, example.image).size == (6, 6)
-    return sorted(example.caption for example in dataset.examples)
+        assert open_stored(dataset.root, example.fields["image"]).size == (6, 6)
+    return sorted(example.fields["caption"] for example in dataset.examples)
 
 
 @pytest.mark.parametrize("make", FORMS, ids=[form.__name__ for form in FORMS])
@@ -55,7 +55,11 @@ def test_class_folders_in_depth_and_in_splits(tmp_path):
     assert captions(tmp_path / "deep") == ["a photo of a ant", "a photo of a bee", "a photo of a cup"]
     put(tmp_path / "split", "train/ant/1.png", "train/bee/2.png", "val/ant/3.png")
     found = load_dataset(tmp_path / "split").examples
-    assert [(e.caption[-3:], e.split) for e in found] == [("ant", "train"), ("bee", "train"), ("ant", "heldout")]
+    assert [(e.fields["caption"][-3:], e.split) for e in found] == [
+        ("ant", "train"),
+        ("bee", "train"),
+        ("ant", "heldout"),
+    ]
 
 
 def test_addresses_without_files_are_named_as_such(tmp_path):
@@ -69,7 +73,7 @@ def _rows(tmp_path: Path, lines: list[str], name: str = "list.csv") -> tuple[lis
     put(tmp_path, "a.png", "b.png", "c.png", "d, e.png")
     (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
     dataset = load_dataset(tmp_path)
-    return [example.caption for example in dataset.examples], dataset.problems.counts()
+    return [example.fields["caption"] for example in dataset.examples], dataset.problems.counts()
 
 
 def test_a_row_is_whole_or_listed_never_mangled(tmp_path):
@@ -97,7 +101,7 @@ def test_captions_that_are_no_text_are_listed_and_lists_are_several(tmp_path):
     lines = [json.dumps({"file_name": f"{i}.png", "text": value, "n": i}) for i, value in enumerate(values)]
     (tmp_path / "metadata.jsonl").write_text("\n".join([*lines, "{broken", "[1]"]))
     dataset = load_dataset(tmp_path)
-    assert [example.caption for example in dataset.examples] == ["one", "two", "right"]
+    assert [example.fields["caption"] for example in dataset.examples] == ["one", "two", "right"]
     assert sum(dataset.problems.counts().values()) == 9
     assert {p.item for p in dataset.problems.problems} >= {
         "0.png",
@@ -144,7 +148,7 @@ def test_only_regular_files_below_the_root_are_opened(tmp_path):
     lines = [f'{{"file_name": "{name}", "text": "picture {i}"}}' for i, name in enumerate(names)]
     (data / "metadata.jsonl").write_text("\n".join(lines))
     dataset = load_dataset(data)
-    assert [example.image for example in dataset.examples] == ["a.png", "a.png"]
+    assert [example.fields["image"] for example in dataset.examples] == ["a.png", "a.png"]
     assert len(dataset.problems.problems) == 6
 
 
@@ -180,7 +184,7 @@ def test_one_bad_annotation_does_not_condemn_coco_captions(tmp_path):
     ]
     (tmp_path / "c.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     dataset = load_dataset(tmp_path)
-    assert [example.caption for example in dataset.examples] == ["right"]
+    assert [example.fields["caption"] for example in dataset.examples] == ["right"]
     assert len(dataset.problems.problems) == 5
 
 
@@ -237,5 +241,5 @@ def test_a_damaged_list_is_read_in_part_or_refused_never_a_traceback(tmp_path, m
         file.write_bytes(bytes(content))
         with suppress(TrakLensError):
             for example in load_dataset(tmp_path).examples:
-                assert example.caption.encode()
+                assert example.fields["caption"].encode()
         file.write_bytes(whole)

@@ -42,9 +42,7 @@ def test_train_build_query(real_data, tmp_path, name, options):
 def test_every_real_pair_is_read(real_data):
     assert len(load_dataset(real_data / "stamps").examples) == 785 - _left_out(real_data / "stamps")
     coco = load_dataset(real_data / "tiny_coco")
-    assert len({example.image_id for example in coco.examples}) == 100 - coco.problems.counts().get(
-        "missing image", 0
-    )
+    assert len({example.group for example in coco.examples}) == 100 - coco.problems.counts().get("missing image", 0)
 
 
 def _left_out(folder) -> int:

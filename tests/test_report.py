@@ -36,7 +36,7 @@ def test_a_report_fetches_nothing_and_runs_nothing(store, target):
 
 def test_a_hostile_caption_is_text_in_a_report(store, target):
     hostile = "</title><script>alert(1)</script><img src=x onerror=alert(2)>\u202e<b>"
-    page = report(store, type(target)(**{**vars(target), "caption": hostile, "contrast": hostile}))
+    page = report(store, type(target)(**{**vars(target), "words": hostile, "contrast": hostile}))
     assert "<script" not in page
     assert "<img src=x" not in page
     assert "<b>" not in page

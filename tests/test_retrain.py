@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from traklens.engine.attribution.new_target import LiveModels
 from traklens.engine.attribution.scores import stored_target
@@ -80,11 +81,10 @@ def test_a_retrained_model_is_what_fit_makes_of_the_kept_pairs(store, tmp_path):
     retrainer = Retrainer(store, method)
     found = retrainer.train(ModelToTrain(kept, 2), tmp_path / "partial")
     recipe = recipe_for(method.run.spec.recipe, store.n_train, int(kept.sum()))
-    assert retrainer.pairs is not None
-    clip = fit(
-        method.run.spec.model, recipe, 1002, retrainer.pairs, np.flatnonzero(kept), tmp_path / "other", streams=2
-    ).eval()
-    f, similarity, _, _ = retrainer.measure(clip)
+    assert retrainer.examples is not None
+    spec, task, members = method.run.spec.model, retrainer.source.task, np.flatnonzero(kept)
+    clip = fit(task, spec, recipe, 1002, retrainer.examples, members, tmp_path / "other", streams=2).eval()
+    f, similarity, _ = retrainer.measure(clip)
     np.testing.assert_array_equal(found.f, f)
     np.testing.assert_array_equal(found.similarity, similarity)
 
@@ -93,20 +93,20 @@ def test_a_store_checkpoint_measures_as_the_store_says(store):
     """Measuring the store's first checkpoint against its own references gives the stored cosine, and f per reference set."""
     manifest = store.manifest
     retrainer = Retrainer(store, retraining_method(store))
-    f, similarity, _, _ = retrainer.measure(
+    f, similarity, arrays = retrainer.measure(
         load_checkpoint(manifest.model, store.path / manifest.checkpoints[0].path)
     )
-    u, v = (np.asarray(store.array(0, name)[:]) for name in ("image_embedding", "text_embedding"))
+    u, v = (np.asarray(store.array(0, name)[:]) for name in store.task.embeddings)
     np.testing.assert_allclose(similarity, (u * v).sum(axis=1), atol=1e-5)
-    featurizer = LiveModels(store).featurizers[0]
-    import torch
-
-    from traklens.engine.features.featurize import References
-
-    by_set = [
-        featurizer.outputs(u, v, keep.numpy(), References(torch.from_numpy(u[rows]), torch.from_numpy(v[rows]))).f
-        for keep, rows in zip(retrainer.keep, retrainer.references, strict=True)
-    ]
+    np.testing.assert_allclose(arrays["image_embedding"], u, atol=1e-5)
+    featurizer, embedded = LiveModels(store).featurizers[0], dict(zip(store.task.embeddings, (u, v), strict=True))
+    batch = retrainer._batch(np.arange(store.n))
+    by_set = []
+    for m in range(store.n_checkpoints):
+        rows, stored = store.context(m)["reference"], store.context(m)
+        stored |= {name: values[rows] for name, values in embedded.items()}
+        context = {name: torch.from_numpy(values) for name, values in stored.items()}
+        by_set.append(featurizer.measure(batch, context, embedded)["f"])
     np.testing.assert_allclose(f, np.mean(by_set, axis=0), atol=1e-3)
     np.testing.assert_allclose(by_set[0], np.asarray(store.array(0, "f")[:]), atol=1e-3)
 

@@ -22,8 +22,8 @@ def own(own_store):
 
 def _keep_model(store, kept, seed, f, embeddings=None):
     digest = retraining_method(store).digest
-    image, text = embeddings if embeddings is not None else (None, None)
-    model = RetrainedModel(kept, seed, f.astype(np.float32), f.astype(np.float32), 1.0, image, text)
+    arrays = dict(zip(store.task.embeddings, embeddings or (), strict=False))
+    model = RetrainedModel(kept, seed, f.astype(np.float32), f.astype(np.float32), 1.0, arrays)
     Retrained(store.path).write(model_key(digest, kept, seed), digest, model)
 
 

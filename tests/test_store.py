@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from traklens.engine.attribution.scores import rank, stored_target
+from traklens.stores.checksums import digest
 from traklens.stores.errors import StoreError
+from traklens.stores.examples import ExampleRow, ExampleTable, write_examples
 from traklens.stores.layout import SCHEMA
+from traklens.stores.specs import CLIP
 from traklens.stores.store import open_store
+from traklens.stores.verified import VerifiedFiles
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -142,5 +146,30 @@ def test_golden_store_still_answers_as_when_it_was_written(tmp_path, schema):
     assert [pair.id for pair in found.opponents] == [pair["id"] for pair in expected["opponents"]]
     for pair, score in zip((*found.proponents, *found.opponents), expected["scores"], strict=True):
         assert pair.score == pytest.approx(score, rel=1e-4)
-    assert store.examples.caption[0] == expected["first_caption"]
+    assert store.examples.words[0] == expected["first_caption"]
     assert len(store.thumbnail(0)) == expected["thumbnail_bytes"]
+
+
+def test_a_table_of_several_parts_reads_as_one(tmp_path):
+    rows = [
+        ExampleRow(
+            f"{row:016x}",
+            f"{row // 2:016x}",
+            {"image": f"{row}.png", "caption": f"c {row}"},
+            "train",
+            {"n": str(row)},
+        )
+        for row in range(23)
+    ]
+    for per_part in (5, 100):
+        store = tmp_path / str(per_part)
+        store.mkdir()
+        write_examples(store, CLIP, rows, per_part=per_part)
+        names = sorted(path.name for path in store.iterdir())
+        assert len(names) == -(-len(rows) // per_part)
+        verified = VerifiedFiles(store)
+        verified.__dict__["facts"] = {
+            name: {"bytes": (store / name).stat().st_size, "sha256": digest(store / name)} for name in names
+        }
+        table = ExampleTable(store, CLIP, verified)
+        assert [table.example(row) for row in range(len(table))] == rows

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from traklens.engine.data import load_dataset
 from traklens.engine.data.demo import write_demo_dataset
 from traklens.engine.models.checkpoints import load_checkpoint
-from traklens.engine.training.fit import augmented, contrastive_loss
+from traklens.engine.models.preprocessing import augmented
+from traklens.engine.tasks.clip import contrastive_loss
 from traklens.engine.training.run_directory import open_run
 from traklens.engine.training.split import draw_by_group, split_dataset
 from traklens.engine.training.train import train
@@ -47,7 +48,7 @@ def test_the_captions_of_one_image_stay_on_one_side(tmp_path):
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     dataset = load_dataset(tmp_path)
     split = split_dataset(dataset, heldout=0.25, subset=0.5, checkpoints=3, seed=0)
-    image = np.array([example.image_id for example in dataset.examples])
+    image = np.array([example.group for example in dataset.examples])
     assert not {*image[split.train]} & {*image[split.heldout]}
     assert len({*image[split.heldout]}) == 10
     for members in split.subsets:

@@ -1,11 +1,13 @@
-"""Questions that are not in the store: another caption, a contrast, or the visitor's own image."""
+"""Questions that are not in the store: other words, a contrast, or the visitor's own image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import streamlit as st
 
 from traklens.app.markup import text
 from traklens.app.state import View, read_view, write_view
+from traklens.app.words import Words
 
 LONGEST = 10_000
 BOX = "ask-box"  # the expander around the form: closed when a question is sent, so that the answer is seen
@@ -20,35 +22,52 @@ class Upload:
     contrast: str | None
 
 
-def way_back(view: View) -> bool:
+def way_back(view: View, words: Words) -> bool:
     """A button that drops the question, when there is one; whether there is."""
     asked = bool(view.caption or view.contrast or current_upload())
     if asked:
-        st.button("Back to the stored pair", icon=":material/undo:", on_click=_back, type="tertiary", key="back")
+        st.button(
+            f"Back to the stored {words.one}", icon=":material/undo:", on_click=_back, type="tertiary", key="back"
+        )
     return asked
 
 
-def form() -> None:
-    """The form below the target. Sending it re-ranks; an image stays with this visit, texts go into the URL."""
+def form(words: Words, classes: Sequence[str]) -> None:
+    """The form below the target. Sending it re-ranks; an image stays with this visit, words go into the URL.
+
+    classes: what labels there are to choose among; none where words are typed.
+    """
     with st.form("ask", border=False):
         left, middle, right = st.columns(3)
-        left.text_input(
-            "Another caption", key="ask-caption", max_chars=LONGEST, placeholder="Empty: the caption it has"
-        )
-        middle.text_input(
-            "Why that rather than …", key="ask-contrast", max_chars=LONGEST, placeholder="A second caption (optional)"
-        )
+        if classes:
+            left.selectbox(
+                "Another label", ["", *classes], key="ask-caption", format_func=lambda c: c or "the label it has"
+            )
+            middle.selectbox(
+                "Why that rather than …", ["", *classes], key="ask-contrast", format_func=lambda c: c or "(optional)"
+            )
+        else:
+            what = words.what
+            left.text_input(
+                f"Another {what}", key="ask-caption", max_chars=LONGEST, placeholder=f"Empty: the {what} it has"
+            )
+            middle.text_input(
+                "Why that rather than …",
+                key="ask-contrast",
+                max_chars=LONGEST,
+                placeholder=f"A second {what} (optional)",
+            )
         right.file_uploader(
             "Your own image (optional)", type=["png", "jpg", "jpeg", "webp", "gif", "bmp"], key="ask-image"
         )
         st.form_submit_button("Ask", type="primary", icon=":material/troubleshoot:", on_click=_send)
 
 
-def rival(caption: str | None, own: bool) -> None:
-    """The models' own next guess for the image, and two questions about it. own: whether their first is the pair's."""
+def rival(caption: str | None, own: bool, words: Words) -> None:
+    """The models' own next guess, and two questions about it. own: whether their first is the example's own."""
     if caption is None:
         return
-    said = "The models' next best caption for this image" if own else "The models' best caption for this image"
+    said = f"The models' {'next best' if own else 'best'} {words.what} for this image"
     st.html(f'<div class="tl-quiet">{said}: <b>{text(caption, 300)}</b></div>')
     with st.container(horizontal=True):
         st.button("Why not that one?", key="rival-contrast", on_click=_ask, args=(None, caption))

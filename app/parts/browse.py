@@ -5,10 +5,11 @@ from pathlib import Path
 import streamlit as st
 
 from traklens.app import caches
-from traklens.app.caches import stamp
+from traklens.app.caches import pictures
 from traklens.app.markup import browse_card, notice, text
 from traklens.app.parts import filters, tray
 from traklens.app.state import View, go_to
+from traklens.app.words import words_of
 from traklens.engine.explore.search import SPLITS, find_pairs
 from traklens.stores.errors import TrakLensError
 from traklens.stores.store import Store
@@ -21,20 +22,22 @@ SPLIT_NAMES = {"all": "All", "train": "Training", "heldout": "Held-out"}
 def show(store: Store, view: View) -> None:
     """Draw the sidebar; picking a pair changes the URL."""
     header(store, view)
-    by = st.segmented_control(
-        "Search by",
-        list(WAYS),
-        default="words",
-        required=True,
-        format_func=WAYS.__getitem__,
-        key="search-by",
-        label_visibility="collapsed",
-        on_change=filters.first_page,
-    )
+    words_here, by = words_of(store), "words"
+    if words_here.kind == "pairs":  # only pairs have a space in which words and images meet
+        by = st.segmented_control(
+            "Search by",
+            list(WAYS),
+            default="words",
+            required=True,
+            format_func=WAYS.__getitem__,
+            key="search-by",
+            label_visibility="collapsed",
+            on_change=filters.first_page,
+        )
     wanted = st.text_input(
         "Search",
         key="search",
-        placeholder="Search captions" if by == "words" else "What should the image show?",
+        placeholder=f"Search {words_here.what}s" if by == "words" else "What should the image show?",
         icon=":material/search:",
         label_visibility="collapsed",
         live=by == "words",
@@ -65,16 +68,18 @@ def show(store: Store, view: View) -> None:
         words = "" if by == "meaning" else wanted or ""
         found = find_pairs(store, words, split=split or "all", where=where, by=order, page=page, per_page=PER_PAGE)
     if not found.total:
-        st.html('<div class="tl-quiet">No pair has all this. Try fewer words, another split or no filter.</div>')
+        st.html(
+            f'<div class="tl-quiet">No {words_here.one} has all this. Try fewer words, another split or no filter.</div>'
+        )
         return
-    st.html(f'<div class="tl-quiet">{found.total:,} {"pair" if found.total == 1 else "pairs"}</div>')
-    version = stamp(store.path)
+    st.html(f'<div class="tl-quiet">{words_here.count(found.total)}</div>')
+    version = pictures(store)
     with st.grid(3, min_column_width=70, gap="xxsmall"):
         for row in found.rows:
             id = str(store.examples.id[row])
             with st.container(key=f"card-browse-{row}"):
-                st.html(browse_card(row, store.examples.caption[row], version, id == view.id))
-                st.button(f"Choose pair {row}", key=f"browse-{row}", on_click=go_to, args=(id,))
+                st.html(browse_card(row, store.examples.words[row], version, id == view.id))
+                st.button(f"Choose {words_here.one} {row}", key=f"browse-{row}", on_click=go_to, args=(id,))
     pages = -(-found.total // PER_PAGE)
     if pages > 1:
         st.pagination(pages, key="page", max_visible_pages=5)
@@ -85,7 +90,7 @@ def header(store: Store, view: View) -> None:
     manifest = store.manifest
     st.html(
         '<div class="tl-brand">TrakLens</div><div class="tl-quiet">'
-        f"{text(_name(store))} · {store.n_train:,} training and {store.n_heldout:,} held-out pairs · "
+        f"{text(_name(store))} · {store.n_train:,} training and {store.n_heldout:,} held-out {store.noun} · "
         f"{store.n_checkpoints} × {text(Path(manifest.model.name).stem)}</div>"
     )
     tray.show(store, view)

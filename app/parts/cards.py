@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from traklens.app.caches import stamp
+from traklens.app.caches import pictures
 from traklens.app.markup import ranked_card
 from traklens.app.state import go_to, toggle_picked
+from traklens.app.words import words_of
 from traklens.engine.attribution.scores import Ranked
 from traklens.stores.store import Store
 
@@ -17,22 +18,23 @@ def ranked_list(
     largest: float | None = None,
     chips: dict[int, tuple[str, ...]] | None = None,
     picked: tuple[str, ...] | None = None,
-    empty: str = "No training pair does.",
+    empty: str | None = None,
 ) -> None:
     """Draw the pairs, bars in proportion to `largest` (the largest among them if None).
 
     chips: what to say about a row; picked: ids picked so far, None where nothing can be picked.
     """
+    one = words_of(store).one
     if not pairs:
-        st.html(f'<div class="tl-quiet">{empty}</div>')
+        st.html(f'<div class="tl-quiet">{empty or f"No training {one} does."}</div>')
         return
-    version = stamp(store.path)
+    version = pictures(store)
     top = largest if largest is not None else max(abs(pair.score) for pair in pairs)
     with st.container(gap="xxsmall"):
         for place, pair in enumerate(pairs, start=1):
             with st.container(key=f"card-rank-{key}-{place}"):
                 st.html(ranked_card(pair, place, top, version, chips=(chips or {}).get(pair.row, ())))
-                st.button(f"Open pair {pair.row}", key=f"open-{key}-{place}", on_click=go_to, args=(pair.id,))
+                st.button(f"Open {one} {pair.row}", key=f"open-{key}-{place}", on_click=go_to, args=(pair.id,))
                 if picked is not None and pair.row < store.n_train:
                     chosen = pair.id in picked
                     st.button(

@@ -1,6 +1,6 @@
 """Figures. Colours follow the page's: blue raises, orange lowers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -168,7 +168,13 @@ def calibration(points: list[dict], predicted: np.ndarray, middle: np.ndarray, l
     return _frame(figure, 380, "predicted change of f (group)", "measured change of f")
 
 
-LINES = {"confirmed by you": "#7a4fc0", "this ranking": UP, "CLIP cosine": DOWN, "at random": NEUTRAL}
+LINES = {
+    "confirmed by you": "#7a4fc0",
+    "this ranking": UP,
+    "CLIP cosine": DOWN,
+    "1 − p of the label": DOWN,
+    "at random": NEUTRAL,
+}
 
 
 def found_over_inspected(lines: dict[str, tuple[np.ndarray, np.ndarray]], most: int) -> go.Figure:
@@ -206,8 +212,8 @@ MOST_VECTOR_POINTS = 5_000  # drawn as shapes, which every browser can; more go 
 VALUE_NAMES = {"trak": "influence", "clip": "similarity", "wrong": "probability"}
 
 
-def pairs_on_a_plane(found: Painted, colour: str) -> go.Figure:
-    """All training pairs as points with their row number, and the target as a ring."""
+def pairs_on_a_plane(found: Painted, colour: str, one: str = "pair") -> go.Figure:
+    """All training examples as points with their row number, and the target as a ring."""
     n = len(found.rows)
     scatter = go.Scatter if n <= MOST_VECTOR_POINTS else go.Scattergl
     scale = (
@@ -234,7 +240,7 @@ def pairs_on_a_plane(found: Painted, colour: str) -> go.Figure:
                 "line": {"width": 0},
             },
             unselected={"marker": {"opacity": 0.15}},
-            hovertemplate=f"pair %{{customdata}}<br>{VALUE_NAMES[colour]} %{{marker.color:.3g}}<extra></extra>",
+            hovertemplate=f"{one} %{{customdata}}<br>{VALUE_NAMES[colour]} %{{marker.color:.3g}}<extra></extra>",
         )
     )
     if found.target is not None:
@@ -255,4 +261,38 @@ def pairs_on_a_plane(found: Painted, colour: str) -> go.Figure:
     hidden = {"showticklabels": False, "showgrid": False, "zeroline": False}
     figure.update_xaxes(**hidden)
     figure.update_yaxes(**hidden, scaleanchor="x")
+    return figure
+
+
+def confusion_table(classes: Sequence[str], counts: np.ndarray) -> go.Figure:
+    """Squares, one per cell: labels as rows from the top, what they are taken for as columns; counts int64 [C, C].
+
+    A cell's shade is its share of its row. Points, since those can be chosen with a click.
+    """
+    size = len(classes)
+    label, taken = np.divmod(np.arange(size * size), size)
+    values = counts.ravel()
+    share = values / np.maximum(counts.sum(axis=1), 1)[label]
+    figure = go.Figure(
+        go.Scatter(
+            x=taken, y=label, mode="markers+text" if size <= 20 else "markers",
+            text=[str(v) if v else "" for v in values],
+            textfont={"size": 11, "color": ["white" if part > 0.2 else NEUTRAL for part in share]},
+            customdata=np.stack([label, taken], axis=1),
+            marker={
+                "symbol": "square", "size": max(6, min(44, 420 // size)), "color": np.sqrt(share), "cmin": 0, "cmax": 1,
+                "colorscale": [[0, "rgba(128,128,128,0.12)"], [1, UP]], "line": {"width": 0},
+            },
+            hovertext=[f"{classes[a]} taken for {classes[b]}: {v}" for a, b, v in zip(label, taken, values, strict=True)],
+            hovertemplate="%{hovertext}<extra></extra>", unselected={"marker": {"opacity": 0.5}},
+        )
+    )  # fmt: skip
+    ticks = {"tickmode": "array", "tickvals": list(range(size)), "ticktext": [name[:18] for name in classes]}
+    figure.update_xaxes(
+        **ticks, title="taken for", tickangle=-45, showgrid=False, zeroline=False, range=[-0.6, size - 0.4]
+    )
+    figure.update_yaxes(**ticks, title="label", showgrid=False, zeroline=False, range=[size - 0.4, -0.6])
+    figure.update_layout(
+        height=min(900, 160 + 40 * min(size, 18)), margin={"l": 0, "r": 0, "t": 8, "b": 0}, showlegend=False
+    )
     return figure

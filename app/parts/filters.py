@@ -5,6 +5,7 @@ import streamlit as st
 
 from traklens.app import caches
 from traklens.app.state import View
+from traklens.app.words import words_of
 from traklens.engine.explore.filters import ORDERS, REVIEWED, decided
 from traklens.stores.reviews import Reviews
 from traklens.stores.store import Store
@@ -12,10 +13,10 @@ from traklens.stores.store import Store
 ANY = "any"
 ORDER_NAMES = {
     "stored": "as in the data",
-    "worst": "worst matched first",
-    "best": "best matched first",
-    "proponents": "proponents of this pair first",
-    "opponents": "opponents of this pair first",
+    "worst": "lowest f first",
+    "best": "highest f first",
+    "proponents": "proponents of this {one} first",
+    "opponents": "opponents of this {one} first",
 }
 REVIEW_NAMES = {"any": "reviewed or not", "reviewed": "reviewed", "not reviewed": "not reviewed"}
 
@@ -33,7 +34,11 @@ def show(store: Store, view: View, *, sortable: bool) -> tuple[np.ndarray | None
             return None, None
         if sortable:
             order = st.selectbox(
-                "Sort", ORDERS, format_func=ORDER_NAMES.__getitem__, key="filter-order", on_change=first_page
+                "Sort",
+                ORDERS,
+                format_func=lambda name: ORDER_NAMES[name].format(one=words_of(store).one),
+                key="filter-order",
+                on_change=first_page,
             )
         names = caches.attributes_of(store)
         if names:

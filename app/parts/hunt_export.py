@@ -27,7 +27,7 @@ def show(store: Store, suspects: Suspects, decisions: dict[str, Review]) -> None
         "Form", list(FORMATS), format_func=FORMAT_NAMES.__getitem__, key="export-format", label_visibility="collapsed"
     )
     gone, mended = (sum(map(counts, decisions.values())) for counts in (confirms, corrects))
-    st.html(f'<div class="tl-quiet">{gone:,} pairs left out, {mended:,} captions corrected</div>')
+    st.html(f'<div class="tl-quiet">{gone:,} {store.noun} left out, {mended:,} {store.task.title}s corrected</div>')
     st.download_button(
         "Download",
         data=lambda: export(store, suspects, decisions, wanted),
@@ -48,20 +48,18 @@ def found_so_far(store: Store, suspects: Suspects, ids: list[str], decisions: di
     truth = caches.truth_of(store)
     if truth is not None:
         st.html(
-            f'<div class="tl-quiet">The data set says in “{truth.column}” which captions are wrong: {truth.wrong:,} of '
-            f"{store.n_train:,}.</div>"
+            f'<div class="tl-quiet">The data set says in “{truth.column}” which {store.task.title}s are wrong: '
+            f"{truth.wrong:,} of {store.n_train:,}.</div>"
         )
         lines |= truth.curves
     if not lines:
-        st.html(
-            '<div class="tl-quiet">Nothing is reviewed yet. Decide on some pairs to see how many were wrong.</div>'
-        )
+        st.html('<div class="tl-quiet">Nothing is reviewed yet. Decide on some to see how many were wrong.</div>')
         return
     st.plotly_chart(
         found_over_inspected(lines, max(len(ids), 2 * truth.wrong if truth is not None else 0)),
         config={"displayModeBar": False},
         key="found",
-        alt="Wrong pairs found over pairs inspected, by this ranking, by CLIP cosine and at random",
+        alt="Wrong ones found over those inspected, by this ranking, by a plain one and at random",
     )
     confirmed = sum(map(confirms, decisions.values()))
     if confirmed:

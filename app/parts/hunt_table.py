@@ -48,14 +48,14 @@ def show(store: Store, suspects: Suspects, queue: np.ndarray, decisions: dict[st
 
 
 def _frame(store: Store, suspects: Suspects, queue: np.ndarray, decisions: dict[str, Review]) -> pd.DataFrame:
-    version = caches.stamp(store.path)
+    version = caches.pictures(store)
     ids = [str(id) for id in store.examples.id[queue]]
     return pd.DataFrame(
         {
             "id": ids,
             "place": np.arange(1, queue.size + 1),
             "image": [picture(int(row), version) for row in queue],
-            "caption": [str(caption)[:400] for caption in store.examples.caption[queue]],
+            store.task.title: [str(words)[:400] for words in store.examples.words[queue]],
             "probability": suspects.probability[queue],
             "decision": [decisions[id].decision if id in decisions else "" for id in ids],
             "corrected": [(decisions[id].caption or "") if id in decisions else "" for id in ids],

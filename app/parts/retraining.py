@@ -7,6 +7,7 @@ import streamlit as st
 
 from traklens.app.markup import notice, number, text
 from traklens.app.parts.charts import prediction_and_measurement
+from traklens.app.words import words_of
 from traklens.engine.attribution.scores import Target
 from traklens.engine.removal.simulation import Prediction
 from traklens.engine.retraining.jobs import cancel, history, resume, start
@@ -30,11 +31,12 @@ Job = tuple[str, Request, Status]
 
 def show(store: Store, target: Target, rows: np.ndarray, choice: str, prediction: Prediction) -> None:
     """The section of one removal: its retraining if there is one, else the button; then the history."""
+    words = words_of(store)
     st.html('<div class="tl-head">Is the prediction right?</div>')
     if target.row is None or target.contrast is not None:
         st.html(
-            '<div class="tl-quiet">Retraining measures stored pairs with their own captions. For this question, build '
-            "the store with the pair among its targets (<code>--targets</code>).</div>"
+            f'<div class="tl-quiet">Retraining measures stored {words.many} with their own {words.what}s. For this question, '
+            f"build the store with the {words.one} among its targets (<code>--targets</code>).</div>"
         )
         return
     jobs = history(store)
@@ -67,8 +69,9 @@ def _form(store: Store, target: Target, rows, choice: str, prediction: Predictio
         args=(store, request),
     )
     st.html(
-        f'<div class="tl-quiet">Trains up to {3 * seeds} models in the background: {seeds} without these pairs, {seeds} on '
-        "everything, and as many without a random set of the same size. Models that exist already are used again. You may "
+        f'<div class="tl-quiet">Trains up to {3 * seeds} models in the background: {seeds} without these {store.noun}, '
+        f"{seeds} on everything, and as many without a random set of the same size. Models that exist already are used "
+        "again. You may "
         "leave the page.</div>"
     )
 
@@ -102,16 +105,21 @@ def _one(store: Store, job: Job, prediction: Prediction) -> None:
     drawn = f" · as many at random: {number(float(np.mean(found.random)))}" if found.random else ""
     st.html(
         f'<div class="tl-quiet">Measured with {len(found.changes)} '
-        f"{'seed' if len(found.changes) == 1 else 'seeds'}: <b>{number(found.change)}</b>{spread} · cosine "
+        f"{'seed' if len(found.changes) == 1 else 'seeds'}: <b>{number(found.change)}</b>{spread} · {_plain(store)} "
         f"{number(found.similarity_change)}{drawn} · f with everything {number(found.control_f)}</div>"
     )
     overall = Measurements(store).of(request, slice(store.n_train, store.n)) if store.n_heldout else None
     if overall is not None:
         others = f" · as many at random: {number(float(np.mean(overall.random)))}" if overall.random else ""
         st.html(
-            f'<div class="tl-quiet">All {store.n_heldout:,} held-out pairs, measured: mean change of f '
-            f"<b>{number(overall.change)}</b>{others} · cosine {number(overall.similarity_change)}</div>"
+            f'<div class="tl-quiet">All {store.n_heldout:,} held-out {store.noun}, measured: mean change of f '
+            f"<b>{number(overall.change)}</b>{others} · {_plain(store)} {number(overall.similarity_change)}</div>"
         )
+
+
+def _plain(store: Store) -> str:
+    """What is measured beside f: CLIP's cosine, or the probability of the label."""
+    return "cosine" if words_of(store).kind == "pairs" else "p"
 
 
 @st.fragment(run_every="1s")
@@ -126,7 +134,7 @@ def _follow(store: Store, name: str) -> None:
         st.rerun()
     share = status.done / status.total if status.total else 0.0
     detail = f"{status.done} of {status.total} models" + (f" · {status.detail}" if status.detail else "")
-    st.progress(min(share, 1.0), text=detail if status.total else "Reading the pictures …")
+    st.progress(min(share, 1.0), text=detail if status.total else "Reading the data …")
     if st.button("Cancel", key=f"cancel-{name}", icon=":material/cancel:"):
         cancel(store, name, wait_seconds=10)
         st.rerun()
@@ -155,7 +163,7 @@ def _history(store: Store, jobs: list[Job]) -> None:
         for _, request, status in jobs[:100]:
             found = measurements.of(request)
             known = request.target is not None and 0 <= request.target < store.n
-            caption = str(store.examples.caption[request.target]) if known else "-"
+            caption = str(store.examples.words[request.target]) if known else "-"
             predicted = request.predicted.get("group")
             lines.append(
                 f"<tr><td>{text(caption, 80)}</td><td>{text(request.choice)}</td>"

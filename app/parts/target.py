@@ -10,6 +10,7 @@ from traklens.app.markup import notice, picture
 from traklens.app.parts import ask, browse
 from traklens.app.parts.tray import picked_rows
 from traklens.app.state import View, read_view
+from traklens.app.words import words_of
 from traklens.engine.attribution.scores import Target
 from traklens.engine.data.images import thumbnail_of
 from traklens.stores.errors import TrakLensError
@@ -37,7 +38,7 @@ def resolved(store: Store, view: View) -> tuple[View, str | None]:
         store.examples.row_of(view.id)
     except TrakLensError:
         fallback = str(store.examples.id[caches.first_row(store)])
-        message = f"This store has no pair {view.id[:64]!r}. Showing another one; pick yours from the list."
+        message = f"This store has no {words_of(store).one} {view.id[:64]!r}. Showing another one; pick yours from the list."
         return replace(view, id=fallback, caption=None, contrast=None), message
     return view, None
 
@@ -45,17 +46,19 @@ def resolved(store: Store, view: View) -> tuple[View, str | None]:
 def chosen_target(store: Store, view: View) -> tuple[Target, str, tuple[str, ...]]:
     """The target, the address of its picture, and what to say about it in chips."""
     row = store.examples.row_of(str(view.id))
-    stored_image = picture(row, caches.stamp(store.path), "large")
+    stored_image = picture(row, caches.pictures(store), "large")
     upload = ask.current_upload()
-    split = "training pair" if row < store.n_train else "held-out pair"
+    words = words_of(store)
+    split = f"{'training' if row < store.n_train else 'held-out'} {words.one}"
     try:
         if upload is not None:
             target = caches.ask(store, str(view.id), upload.image, upload.caption, upload.contrast)
-            chips = ("your image",) if upload.caption else ("your image", "nearest training caption")
+            found = "nearest training caption" if words.kind == "pairs" else "label: what the models take it for"
+            chips = ("your image",) if upload.caption else ("your image", found)
             return target, _data_url(upload.image), chips
         if view.caption or view.contrast:
             target = caches.ask(store, str(view.id), None, view.caption, view.contrast)
-            return target, stored_image, (f"image of a {split}",) + (("your caption",) if view.caption else ())
+            return target, stored_image, (f"image of a {split}",) + ((f"your {words.what}",) if view.caption else ())
     except TrakLensError as error:
         notice(str(error), kind="error")
     return caches.target_of(store, row), stored_image, (split,)

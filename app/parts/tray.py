@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import streamlit as st
 
-from traklens.app.caches import stamp
+from traklens.app.caches import pictures
 from traklens.app.markup import tray_card
 from traklens.app.state import View, drop_picked, params_of, read_view
+from traklens.app.words import words_of
 from traklens.stores.store import Store
 
 SHOWN = 12
@@ -20,7 +21,7 @@ def show(store: Store, view: View) -> None:
     if not rows:
         return
     with st.container(key="tray"):
-        st.html(tray_card(rows[:SHOWN], len(rows), stamp(store.path)))
+        st.html(tray_card(rows[:SHOWN], len(rows), pictures(store), words_of(store)))
         with st.container(horizontal=True, gap="xxsmall"):
             if st.button("Simulate", key="tray-remove", shortcut="s", help="what the models would do without them"):
                 _leave_for("remove", replace(read_view(), choice="picked"))

@@ -12,23 +12,26 @@ from traklens.app.parts.charts import score_distribution
 from traklens.app.parts.download import report_button
 from traklens.app.parts.target import opened
 from traklens.app.state import METHODS, TOPS, View, follow_url, go_to, write_view
+from traklens.app.words import Words, words_of
+from traklens.engine.attribution.described import classes_of
 from traklens.engine.attribution.scores import Target, shared_rows
 from traklens.engine.explore.highlights import story, trust
 from traklens.stores.store import Store
 
 METHOD_NAMES = {"trak": "Influential (TRAK)", "clip": "Similar (CLIP)", "both": "Side by side"}
-HEADINGS = {
-    ("trak", 0): ("Proponents", "raise the match: without them f is expected to fall"),
-    ("trak", 1): ("Opponents", "lower the match: without them f is expected to rise"),
-    ("clip", 0): ("Most similar", "by image–image and caption–caption cosine, mean over the checkpoints"),
-    ("clip", 1): ("Least similar", "the other end of the same list"),
+COSINES = {
+    "pairs": "by image–image and caption–caption cosine, mean over the checkpoints",
+    "labels": "by the cosine of the features before the last layer, mean over the checkpoints",
+    "own": "by the cosine of the task's embeddings, mean over the checkpoints",
 }
 MARKS = {"trak": "also similar", "clip": "also a proponent"}
-EXPLANATION = """
+SCORES = """
+A score is TRAK's attribution: an estimate, in units of the model output *f*, of what the example contributed.
+It says which examples matter and in which direction; how far its size can be trusted is measured by retraining.
+"""
+OF_PAIRS = f"""
 **Proponents** are training pairs that made the models match this image with this caption; **opponents** worked
-against it. A score is TRAK's attribution: an estimate, in units of the model output *f*, of what the pair contributed.
-It says which pairs matter and in which direction; how far its size can be trusted is measured by retraining.
-
+against it. {SCORES}
 *f* is the log odds that the image picks this caption and the caption this image, against pairs drawn from the
 training set. *Similarity* (cosine) only says which training pairs look or read alike: similar pairs need not have
 taught the models anything, and influential ones need not be similar.
@@ -36,28 +39,48 @@ taught the models anything, and influential ones need not be similar.
 **Which pair is asked about:** an image is asked together with its own caption. An image of yours without a caption
 takes the training caption nearest to it. With *rather than*, *f* is the difference between the two captions.
 """
+OF_LABELS = f"""
+**Proponents** are training examples that made the models take this image for what its label says; **opponents** worked
+against it. {SCORES}
+*f* is the log odds of the label, log p/(1 − p). *Similarity* (cosine of the features before the last layer) only says which
+training images look alike to the models.
+
+**Which label is asked about:** a stored image is asked with its own label, an image of yours without one with what the models
+take it for. With *rather than*, *f* is the difference between the two labels: why a ship, and not a plane?
+"""
+OF_OWN = f"""
+**Proponents** are training examples that raise this output of your task, **opponents** lower it. {SCORES}
+*f* is what the task's `model_output` returns. What the task does not offer is left out: similarity and the map come with a
+method `embed`, retraining with `loss` and `build_model`, questions about new examples in Python with `values`.
+"""
+EXPLANATIONS = {"pairs": OF_PAIRS, "labels": OF_LABELS, "own": OF_OWN}
 
 
 def show(store: Store) -> None:
     """Draw the page for the view in the URL."""
     view, target, image, chips = opened(store)
+    words = words_of(store)
     follow_url(view)
     st.html(target_card(target, image, chips, store.distinct))
     with st.container():
         _recorded(store, view)
-    asking = "Ask with another caption, a contrast, or your own image"
-    with st.expander(asking, icon=":material/edit:", key=ask.BOX, on_change="rerun"):
-        ask.form()
-        if not target.contrast:
-            ask.rival(caches.rival_of(store, target), target.rank_image_to_text == 1)
+    if words.kind != "own":
+        asking = f"Ask with another {words.what}, a contrast, or your own image"
+        with st.expander(asking, icon=":material/edit:", key=ask.BOX, on_change="rerun"):
+            ask.form(words, classes_of(store))
+            if not target.contrast:
+                ask.rival(caches.rival_asked(store, target), _is_first(target), words)
     left, middle, right = st.columns([6, 2, 2], vertical_alignment="center")
     with middle:
-        if not ask.way_back(view):
+        if not ask.way_back(view, words):
             _neighbours(store, view)
-    method = left.segmented_control(
-        "Order by", METHODS, default=view.method, required=True, format_func=METHOD_NAMES.__getitem__,
-        label_visibility="collapsed", key="method",
-    )  # fmt: skip
+    names = METHOD_NAMES if words.kind == "pairs" else METHOD_NAMES | {"clip": "Similar"}
+    method = "trak"
+    if store.task.embeddings:
+        method = left.segmented_control(
+            "Order by", METHODS, default=view.method, required=True, format_func=names.__getitem__,
+            label_visibility="collapsed", key="method",
+        )  # fmt: skip
     top = right.selectbox(
         "How many",
         TOPS,
@@ -68,14 +91,21 @@ def show(store: Store) -> None:
     )
     view = replace(view, method=str(method), top=int(top))
     write_view(view)
-    _rankings(store, target, view)
+    _rankings(store, target, view, words)
     report_button(store, target)
     with st.expander("What do these numbers mean?", icon=":material/help:"):
-        st.markdown(EXPLANATION)
+        st.markdown(EXPLANATIONS[words.kind])
+
+
+def _is_first(target: Target) -> bool:
+    """Whether the models' first guess is the target's own caption or label."""
+    if target.match is not None:
+        return target.match.rank_image_to_text == 1
+    return target.guess is not None and target.guess.predicted == target.words
 
 
 def _neighbours(store: Store, view: View) -> None:
-    """The pairs before and after this one."""
+    """The examples before and after this one."""
     row = store.examples.row_of(str(view.id))
     with st.container(horizontal=True, gap="small"):
         for name, key, step in (("Back", "b", -1), ("Next", "n", 1)):
@@ -93,16 +123,27 @@ def _recorded(store: Store, view: View) -> None:
         st.html(f'<div class="tl-quiet">Recorded in the data set: {shown}</div>')
 
 
-def _rankings(store: Store, target: Target, view: View) -> None:
-    """Two columns of ranked pairs, and the distribution of the scores."""
+def _heading(words: Words, method: str, end: int) -> tuple[str, str]:
+    """Title of a column, and what stands in it."""
+    if method == "clip":
+        return (
+            ("Most similar", COSINES[words.kind]) if end == 0 else ("Least similar", "the other end of the same list")
+        )
+    if end == 0:
+        return "Proponents", f"{words.raises}: without them f is expected to fall"
+    return "Opponents", f"{words.lowers}: without them f is expected to rise"
+
+
+def _rankings(store: Store, target: Target, view: View, words: Words) -> None:
+    """Two columns of ranked examples, and the distribution of the scores."""
     trak = caches.ranking_of(store, target, "trak", view.top)
-    clip = caches.ranking_of(store, target, "clip", view.top)
-    shared = shared_rows(trak, clip)
+    clip = caches.ranking_of(store, target, "clip", view.top) if store.task.embeddings else None
+    shared = shared_rows(trak, clip) if clip is not None else set()
     st.html(story_card(story(store, target, trak, clip), trust(store)))
-    if view.method == "both":
+    if view.method == "both" and clip is not None:
         columns = [("trak", 0, trak.proponents), ("clip", 0, clip.proponents)]
     else:
-        ranking = trak if view.method == "trak" else clip
+        ranking = clip if view.method == "clip" and clip is not None else trak
         columns = [(view.method, 0, ranking.proponents), (view.method, 1, ranking.opponents)]
     largest = {
         name: max((abs(p.score) for n, _, pairs in columns for p in pairs if n == name), default=0)
@@ -111,18 +152,18 @@ def _rankings(store: Store, target: Target, view: View) -> None:
     mark = shared if view.method != "clip" else set()
     for place, (column, (method, end, pairs)) in enumerate(zip(st.columns(2, gap="medium"), columns, strict=True)):
         with column:
-            title, unit = HEADINGS[(method, end)]
+            title, unit = _heading(words, method, end)
             st.html(f'<div class="tl-head">{title}</div><div class="tl-quiet">{unit}</div>')
             chips: dict[int, tuple[str, ...]] = dict.fromkeys(mark, (MARKS[method],))
             if target.row is not None:
-                chips[target.row] = ("this pair itself", *chips.get(target.row, ()))
+                chips[target.row] = (f"this {words.one} itself", *chips.get(target.row, ()))
             ranked_list(store, pairs, key=f"{place}", largest=largest[method], chips=chips, picked=view.picked)
     shown = "clip" if view.method == "clip" else "trak"
-    st.html('<div class="tl-head">All training pairs</div>')
+    st.html(f'<div class="tl-head">All training {words.many}</div>')
     edges, counts = caches.histogram_of(store, target, shown)
     st.plotly_chart(
         score_distribution(edges, counts, shown),
         config={"displayModeBar": False},
         key="distribution",
-        alt="Histogram of the scores of all training pairs",
+        alt=f"Histogram of the scores of all training {words.many}",
     )

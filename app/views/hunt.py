@@ -1,4 +1,4 @@
-"""Hunt: the training pairs most likely to have a wrong caption, one key per decision, undo, export."""
+"""Hunt: the training examples most likely to have a wrong caption or label, one key per decision, undo, export."""
 
 from dataclasses import replace
 
@@ -6,14 +6,15 @@ import numpy as np
 import streamlit as st
 
 from traklens.app import caches
-from traklens.app.markup import LONGEST, picture, suggested, suspect_card, why_suspect
+from traklens.app.markup import LONGEST, notice, picture, suggested, suspect_card, why_suspect
 from traklens.app.parts import browse, hunt_export, hunt_keys, hunt_table
 from traklens.app.parts.cards import ranked_list
 from traklens.app.parts.review import problem, recorded
 from traklens.app.parts.tray import picked_rows
 from traklens.app.state import View, read_view, write_view
+from traklens.app.words import words_of
 from traklens.engine.label_errors.decisions import DROPPED
-from traklens.engine.label_errors.signals import REASONS
+from traklens.engine.label_errors.signals import reasons_of
 from traklens.engine.label_errors.suspects import Suspects
 from traklens.stores.reviews import Review, Reviews, seen_of
 from traklens.stores.store import Store
@@ -23,25 +24,35 @@ PICKED = 0  # in place of a size: the pairs in the tray
 QUEUES = (50, 100, 200, 500, 1_000, 2_000)
 MODES = {"pair": "One by one", "table": "Table", "found": "Found so far"}
 KEYS = {
-    "wrong": ("Wrong", "w", "the caption does not describe the image: out of the training list"),
-    "keep": ("Keep", "k", "the caption is right"),
-    "duplicate": ("Duplicate", "d", "a copy of another pair: out of the training list"),
+    "wrong": ("Wrong", "w", "the {what} does not fit the image: out of the training list"),
+    "keep": ("Keep", "k", "the {what} is right"),
+    "duplicate": ("Duplicate", "d", "a copy of another {one}: out of the training list"),
     "unsure": ("Unsure", "u", "cannot be told: stays in the training list"),
 }
+NO_HUNT = (
+    "The examples of this task have no caption or label that could be wrong. Hunting needs image–caption pairs or a "
+    "classifier; on Explore, strong opponents and examples that explain themselves are worth a look."
+)
 EXPLANATION = """
-**Probability.** How likely the caption is wrong, from all signals together. It is an estimate from the store alone; the
+**Probability.** How likely the {what} is wrong, from all signals together. It is an estimate from the store alone; the
 share of confirmed ones among those you have reviewed says how good it is.
 
-**Percentiles.** 99 means: more suspect by this sign than 99 % of the training pairs. Signals disagree; a rare but right
-pair explains itself (high self-influence) without being wrong.
+**Percentiles.** 99 means: more suspect by this sign than 99 % of the training {many}. Signals disagree; a rare but right
+{one} explains itself (high self-influence) without being wrong.
 
-**What decisions do.** *Wrong* and *duplicate* pairs leave the exported training list, unless a better caption was accepted.
+**What decisions do.** *Wrong* and *duplicate* ones leave the exported training list, unless a better {what} was accepted.
 Everything is logged and can be undone; building the store again keeps it. Nothing is changed in your data.
 """
 
 
 def show(store: Store) -> None:
     """Draw the page; the pair under review is the one in the URL."""
+    words = words_of(store)
+    if words.kind == "own":
+        with st.sidebar:
+            browse.header(store, read_view())
+        notice(NO_HUNT)
+        return
     suspects = caches.suspects_of(store)
     reviews = Reviews(store.path)
     decisions = reviews.current()
@@ -66,7 +77,7 @@ def show(store: Store) -> None:
     else:
         _one_by_one(store, suspects, queue, ids, decisions, reviewer, view)
     with st.expander("What do these numbers mean?", icon=":material/help:"):
-        st.markdown(EXPLANATION)
+        st.markdown(EXPLANATION.format(one=words.one, many=words.many, what=words.what))
 
 
 def _settings(store: Store, suspects: Suspects, view: View) -> tuple[np.ndarray, str, View]:
@@ -92,10 +103,10 @@ def _settings(store: Store, suspects: Suspects, view: View) -> tuple[np.ndarray,
 def _estimate(store: Store, suspects: Suspects) -> str:
     if not suspects.probability.any():
         return (
-            "These models do not tell right captions from wrong ones: too little training, perhaps. The order says little, "
-            "and nothing is estimated."
+            f"These models do not tell right {words_of(store).what}s from wrong ones: too little training, perhaps. The "
+            "order says little, and nothing is estimated."
         )
-    return f"About {suspects.expected_wrong:,.0f} of {store.n_train:,} captions are estimated to be wrong."
+    return f"About {suspects.expected_wrong:,.0f} of {store.n_train:,} {words_of(store).what}s are estimated to be wrong."
 
 
 def _progress(ids: list[str], decisions: dict[str, Review]) -> None:
@@ -121,25 +132,26 @@ def _one_by_one(
         chips = () if review is None else (f"decided: {review.decision}", *filter(None, (review.caption,)))
         st.html(
             suspect_card(
-                row, id, store.examples.caption[row], caches.stamp(store.path), chips=chips,
+                row, id, store.examples.words[row], caches.pictures(store), chips=chips,
                 place=_place_in_words(place, ids), probability=float(suspects.probability[row]),
             )
         )  # fmt: skip
     with right:
-        st.html(why_suspect([(REASONS[name], suspects.percentile(name, row)) for name in REASONS]))
-        st.html(suggested(caches.suggestions_of(store, row)))
+        reasons = [(words, suspects.percentile(name, row)) for name, words in reasons_of(store).items()]
+        st.html(why_suspect(reasons, store.noun))
+        st.html(suggested(caches.suggestions_of(store, row), words_of(store).what))
     target = caches.target_of(store, row)
     ranking = caches.ranking_of(store, target, "trak", 5)
     for column, title, pairs, key in zip(
         st.columns(2, gap="medium"),
-        ("What taught the models this pair", "What opposed it"),
+        (f"What taught the models this {words_of(store).one}", "What opposed it"),
         (ranking.proponents, ranking.opponents),
         ("for", "against"),
         strict=True,
     ):
         with column:
             st.html(f'<div class="tl-head">{title}</div>')
-            ranked_list(store, pairs, key=f"hunt-{key}", chips={row: ("this pair itself",)})
+            ranked_list(store, pairs, key=f"hunt-{key}", chips={row: (f"this {words_of(store).one} itself",)})
 
 
 def _place(ids: list[str], decisions: dict[str, Review], wanted: str | None) -> int:
@@ -168,8 +180,8 @@ def _ahead(store: Store, ids: list[str], place: int, decisions: dict[str, Review
         items.append(
             {
                 "id": ids[i],
-                "picture": picture(row, caches.stamp(store.path), "large"),
-                "caption": str(store.examples.caption[row])[:LONGEST],
+                "picture": picture(row, caches.pictures(store), "large"),
+                "caption": str(store.examples.words[row])[:LONGEST],
                 "place": _place_in_words(i, ids),
                 "seen": seen_of(decisions, ids[i]),
             }
@@ -179,7 +191,7 @@ def _ahead(store: Store, ids: list[str], place: int, decisions: dict[str, Review
 
 def _decide(store: Store, ids: list[str], place: int, decisions: dict[str, Review], reviewer: str) -> None:
     """The keys, and what they do."""
-    id, reviews = ids[place], Reviews(store.path)
+    id, reviews, words = ids[place], Reviews(store.path), words_of(store)
     following = ids[_next(ids, {**decisions, id: None}, place)]
 
     def go(to: str) -> None:
@@ -208,11 +220,12 @@ def _decide(store: Store, ids: list[str], place: int, decisions: dict[str, Revie
 
     with st.container(horizontal=True, key="hunt-keys"):
         for decision, (label, key, help) in KEYS.items():
+            help = help.format(one=words.one, what=words.what)
             st.button(label, key=f"decide-{decision}", shortcut=key, help=help, on_click=decide, args=(decision,))
             if decision == "wrong":
                 st.button(
-                    "Wrong, take the likelier caption", key="decide-better", shortcut="t", on_click=correct,
-                    help="the pair stays, with the likelier caption shown below",
+                    f"Wrong, take the likelier {words.what}", key="decide-better", shortcut="t", on_click=correct,
+                    help=f"the {words.one} stays, with the likelier {words.what} shown below",
                 )  # fmt: skip
         st.button("Undo", key="hunt-undo", shortcut="z", on_click=undo, help="take back your last decision")
         st.button("Back", key="hunt-back", shortcut="b", on_click=go, args=(ids[place - 1],))

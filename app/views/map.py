@@ -9,60 +9,79 @@ from traklens.app.parts import ask
 from traklens.app.parts.charts import pairs_on_a_plane
 from traklens.app.parts.target import opened
 from traklens.app.state import MOST_PICKED, View, add_picked, go_to, write_view
+from traklens.app.words import Words, words_of
 from traklens.engine.attribution.scores import Target, as_ranked
 from traklens.stores.store import Store
 
 PER_PAGE = 48
-SIDES = {"image": "By image", "caption": "By caption"}
-COLOURS = {"trak": "Influence on this pair", "clip": "Similarity to it", "wrong": "Likely wrong caption"}
+NO_MAP = (
+    "This task has no embeddings, so there is no plane to lay its examples out on. A method `embed` of the task, which "
+    "returns unit vectors by name, would bring the map; build the store again with it."
+)
 EXPLANATION = """
-Each point is a pair of an image with its caption. The two axes are those along which the models' embeddings of the training
-pairs differ most (principal components over all checkpoints), so that far apart means different; two points on top of each
+Each point is a training {one}. The two axes are those along which the models' embeddings of the training
+{many} differ most (principal components over all checkpoints), so that far apart means different; two points on top of each
 other need not be alike in every other respect.
 
-**Colour.** Blue pairs raise the match of the chosen pair, orange ones lower it, grey ones do neither. Influence is often
-spread over pairs that lie nowhere near the chosen one: that is what similarity alone does not show.
+**Colour.** Blue {many} {raises} of the chosen {one}, orange ones lower it, grey ones do neither. Influence is often
+spread over {many} that lie nowhere near the chosen one: that is what similarity alone does not show.
 
-**Lasso or box.** Draw around points (tools at the upper right of the figure), look at the pairs below, and put them into the
-tray: to simulate their removal or to review their captions.
+**Lasso or box.** Draw around points (tools at the upper right of the figure), look at the {many} below, and put them into the
+tray: to simulate their removal or to review them.
 """
 
 
 def show(store: Store) -> None:
     """Draw the page for the view in the URL."""
     view, target, image, _ = opened(store)
+    words = words_of(store)
     st.html(target_line(target, image))
     with st.container():
-        ask.way_back(view)
+        ask.way_back(view, words)
     write_view(view)
+    if not store.task.embeddings:
+        notice(NO_MAP)
+        return
+    sides = [_side(name) for name in store.task.embeddings]
+    colours = {"trak": f"Influence on this {words.one}", "clip": "Similarity to it"}
+    colours |= {"wrong": f"Likely wrong {words.what}"} if words.kind != "own" else {}
+    side = sides[0]
     with st.container(horizontal=True):
-        side = st.segmented_control(
-            "Lay out", list(SIDES), default="image", required=True, format_func=SIDES.__getitem__, key="map-side",
-            label_visibility="collapsed",
-        )  # fmt: skip
+        if len(sides) > 1:
+            side = st.segmented_control(
+                "Lay out", sides, default=sides[0], required=True, format_func=lambda name: f"By {name}", key="map-side",
+                label_visibility="collapsed",
+            )  # fmt: skip
         colour = st.segmented_control(
-            "Colour", list(COLOURS), default="trak", required=True, format_func=COLOURS.__getitem__, key="map-colour",
+            "Colour", list(colours), default="trak", required=True, format_func=colours.__getitem__, key="map-colour",
             label_visibility="collapsed",
         )  # fmt: skip
-    found = caches.painted_map(store, target, str(side), str(colour))
+    found = caches.painted_map(store, target, sides.index(str(side)), str(colour))
     if found.is_one_point:
-        alike = "captions" if side == "caption" else "pictures"
-        notice(f"To these models the {alike} of all training pairs are alike: there is nothing to lay out.")
+        alike = "pictures" if side == "image" else f"{side}s"
+        notice(f"To these models the {alike} of all training {words.many} are alike: there is nothing to lay out.")
     event = st.plotly_chart(
-        pairs_on_a_plane(found, str(colour)),
+        pairs_on_a_plane(found, str(colour), words.one),
         key=f"map-{side}-{colour}-{target.key}",
         on_select="rerun",
         selection_mode=("points", "box", "lasso"),
         config={"displaylogo": False, "scrollZoom": True, "modeBarButtonsToRemove": ["autoScale2d", "toImage"]},
-        alt="All training pairs on a plane, coloured by their value for the chosen pair",
+        alt=f"All training {words.many} on a plane, coloured by their value for the chosen {words.one}",
     )
     chosen = _selected(event, store.n_train)
     if chosen.size:
-        _collected(store, target, view, chosen)
+        _collected(store, target, view, chosen, words)
     else:
-        st.html('<div class="tl-quiet">Draw a lasso or a box around points, or click one, to see the pairs.</div>')
+        st.html(
+            f'<div class="tl-quiet">Draw a lasso or a box around points, or click one, to see the {words.many}.</div>'
+        )
     with st.expander("What do these colours mean?", icon=":material/help:"):
-        st.markdown(EXPLANATION)
+        st.markdown(EXPLANATION.format(one=words.one, many=words.many, raises=words.raises))
+
+
+def _side(name: str) -> str:
+    """What an embedding is of, in a word."""
+    return {"text_embedding": "caption"}.get(name, name.removesuffix("_embedding").replace("_", " "))
 
 
 def _selected(event, n_train: int) -> np.ndarray:
@@ -74,22 +93,24 @@ def _selected(event, n_train: int) -> np.ndarray:
     )
 
 
-def _collected(store: Store, target: Target, view: View, chosen: np.ndarray) -> None:
+def _collected(store: Store, target: Target, view: View, chosen: np.ndarray, words: Words) -> None:
     """The selected pairs, the most influential on the target first, and the way into the tray."""
     pairs = sorted(as_ranked(store, target, chosen), key=lambda pair: -pair.score)
     ids = [pair.id for pair in pairs[:MOST_PICKED]]
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.html(f'<div class="tl-head">{len(pairs):,} {"pair" if len(pairs) == 1 else "pairs"} selected</div>')
+        st.html(f'<div class="tl-head">{words.count(len(pairs))} selected</div>')
         some = f"the first {MOST_PICKED}" if len(pairs) > MOST_PICKED else "all"
         st.button(f"Put {some} into the tray", key="map-pick", on_click=add_picked, args=(tuple(ids),))
-    st.html('<div class="tl-quiet">The most influential on the chosen pair first. Click one to ask about it.</div>')
+    st.html('<div class="tl-quiet">The most influential on the chosen one first. Click one to ask about it.</div>')
     pages = -(-len(pairs) // PER_PAGE)
     page = min(int(st.session_state.get("map-page", 1)), pages)
-    version = caches.stamp(store.path)
+    version = caches.pictures(store)
     with st.grid(8, min_column_width=90, gap="xxsmall"):
         for pair in pairs[(page - 1) * PER_PAGE : page * PER_PAGE]:
             with st.container(key=f"card-map-{pair.row}"):
-                st.html(picked_card(pair.row, pair.caption, version, pair.score, pair.id in view.picked))
-                st.button(f"Ask about pair {pair.row}", key=f"map-open-{pair.row}", on_click=go_to, args=(pair.id,))
+                st.html(picked_card(pair.row, pair.words, version, pair.score, pair.id in view.picked))
+                st.button(
+                    f"Ask about {words.one} {pair.row}", key=f"map-open-{pair.row}", on_click=go_to, args=(pair.id,)
+                )
     if pages > 1:
         st.pagination(pages, key="map-page", max_visible_pages=7)

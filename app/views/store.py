@@ -8,17 +8,18 @@ from traklens.app.markup import facts_table, text
 from traklens.app.parts import browse
 from traklens.app.parts.charts import spectra
 from traklens.app.state import read_view
+from traklens.app.words import words_of
 from traklens.engine.explore.health import Health, unseen_by
-from traklens.engine.explore.info import disk_use
+from traklens.engine.explore.info import disk_use, output_in_words
 from traklens.engine.explore.reproduce import commands
 from traklens.stores.store import Store
 
-READ_FIRST = ("reader", "read from", "pairs", "left out", "not read")  # then the examples
+READ_FIRST = ("reader", "read from", "pairs", "examples", "classes", "left out", "not read")  # then the examples
 EXPLANATION = """
-**Mean p** is the probability a checkpoint gives to the true partner among the reference pairs: how well it fits. Much higher
-on pairs it has seen than on others means that it has learned them by heart.
+**Mean p** is the probability a checkpoint gives to the true partner among the reference pairs, or to the label (1 − Q): how
+well it fits. Much higher on what it has seen than on others means that it has learned them by heart.
 
-**Effective rank** says on how many directions of gradient space the training pairs really spread; **condition** is that of
+**Effective rank** says on how many directions of gradient space the training examples really spread; **condition** is that of
 the damped Gram matrix that is inverted. Dotted lines are what the damping adds to every eigenvalue: what lies below is noise
 to it.
 """
@@ -28,30 +29,32 @@ def show(store: Store) -> None:
     """Draw the page."""
     with st.sidebar:
         browse.header(store, read_view())
-        st.html('<div class="tl-quiet">This page is about the whole store, not about one pair.</div>')
+        st.html('<div class="tl-quiet">This page is about the whole store, not about one example.</div>')
     manifest = store.manifest
     st.html('<div class="tl-title">What this store is</div>')
-    captions, images = store.distinct
+    distinct, groups = store.distinct
+    words = words_of(store)
+    there = f"{distinct:,} {words.what}s"
+    if store.task.first("image"):
+        there += f", {groups:,} images"
     low, high = unseen_by(store)
     st.html(
         facts_table(
             [
                 ("Data", str(store.data_root)),
-                (
-                    "Pairs",
-                    f"{store.n_train:,} training ({captions:,} captions, {images:,} images), {store.n_heldout:,} held-out",
-                ),
+                ("Task", f"{store.task.name} {store.task.version}"),
+                (words.many.capitalize(), f"{store.n_train:,} training ({there}), {store.n_heldout:,} held-out"),
                 ("Model", f"{manifest.model.name}, {store.n_checkpoints} checkpoints"),
-                ("Out of sample", f"each training pair for {low if low == high else f'{low} to {high}'} of them"),
+                (
+                    "Out of sample",
+                    f"each training {words.one} for {low if low == high else f'{low} to {high}'} of them",
+                ),
                 (
                     "Projection",
                     f"{manifest.projection.kind}, k = {manifest.projection.dim:,}, seed {manifest.projection.seed}"
                     + (f", of {manifest.projection.modules}" if manifest.projection.modules else ""),
                 ),
-                (
-                    "Model output",
-                    f"{manifest.model_output.kind}, {manifest.model_output.n_reference} reference pairs",
-                ),
+                ("Model output", output_in_words(manifest)),
                 ("Damping λ", f"{manifest.score.damping:g}"),
                 ("Index", f"{manifest.score.index}, recall of the top ten {_recall(manifest.recall)}"),
                 ("Built", manifest.created),
@@ -91,7 +94,7 @@ def _health(found: list[Health]) -> None:
         "mean p, training",
         "unseen",
         "held-out",
-        "unseen pairs",
+        "share unseen",
         "effective rank",
         "condition",
         "zero gradients",

@@ -5,18 +5,19 @@ graddot     mean_m Q_i·φ_m(z)ᵀφ_m(z_i): gradient dot product over checkpoin
 gradcos     mean_m cosine of φ_m(z) and φ_m(z_i)
 influence   mean_m φ_m(z)ᵀ(Φᵀdiag(p(1−p))Φ + ridge)⁻¹φ_m(z_i)·Q_i: influence function with the Gauss-Newton Hessian of
             the loss in the projected space (Koh and Liang, arXiv 1703.04730; Park et al., section 3.2)
-clip        mean_m of image–image and text–text cosines; clip_image and clip_text one of them
+clip        mean_m of the cosines of the task's embeddings (CLIP's of image and text); clip_image and clip_text one of them
 bm25        BM25 of the target's caption over the training captions (bm25s)
 random      a seeded draw
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from traklens.engine.attribution.described import is_matching
 from traklens.engine.streams import generator
 from traklens.stores.errors import UsageError
 from traklens.stores.store import Store
@@ -37,8 +38,9 @@ def scores_of(store: Store, method: str, rows: np.ndarray, *, checkpoints: int |
 
     Raises UsageError for an unknown method.
     """
-    if method not in METHODS:
-        raise UsageError("methods", repr(method), ", ".join(METHODS), "Choose among them.")
+    if method not in METHODS or not METHODS[method].fits(store):
+        names = [name for name, found in METHODS.items() if found.fits(store)]
+        raise UsageError("methods", repr(method), ", ".join(names), "Choose among them.")
     start = time.perf_counter()
     scores = METHODS[method].scores(store, np.asarray(rows), checkpoints or store.n_checkpoints)
     return Scored(scores.astype(np.float32), time.perf_counter() - start)
@@ -83,8 +85,11 @@ def _influence(store: Store, rows: np.ndarray, m: int) -> np.ndarray:
     return np.mean(found, axis=0)
 
 
-def _clip(names: Sequence[str]) -> Callable[[Store, np.ndarray, int], np.ndarray]:
+def _similarity(*wanted: str) -> Callable[[Store, np.ndarray, int], np.ndarray]:
+    """Mean cosine of these embeddings, of all that the task has if none is named."""
+
     def scores(store: Store, rows: np.ndarray, m: int) -> np.ndarray:
+        names = wanted or store.task.embeddings
         queries = [(np.asarray(store.array(i, name).oindex[rows]), name) for i in range(m) for name in names]
         return _mean(store, m, queries, each=len(names))
 
@@ -94,8 +99,8 @@ def _clip(names: Sequence[str]) -> Callable[[Store, np.ndarray, int], np.ndarray
 def _bm25(store: Store, rows: np.ndarray, m: int) -> np.ndarray:
     import bm25s
 
-    captions = [str(caption) for caption in store.examples.caption[: store.n_train]]
-    wanted = [str(store.examples.caption[row]) for row in rows]
+    captions = [str(caption) for caption in store.examples.words[: store.n_train]]
+    wanted = [str(store.examples.words[row]) for row in rows]
     index = bm25s.BM25()
     index.index(bm25s.tokenize(captions, stopwords=[], show_progress=False), show_progress=False)
     tokens = bm25s.tokenize(wanted, stopwords=[], show_progress=False, return_ids=False)
@@ -119,18 +124,19 @@ class Method:
     title: str
     needs: str | None
     scores: Callable[[Store, np.ndarray, int], np.ndarray]
+    fits: Callable[[Store], bool] = lambda store: True
 
 
 METHODS: dict[str, Method] = {
     "trak": Method("TRAK", "gradients", _trak),
-    "clip": Method("CLIP similarity", "embeddings", _clip(("image_embedding", "text_embedding"))),
-    "clip_image": Method("CLIP, images", "embeddings", _clip(("image_embedding",))),
-    "clip_text": Method("CLIP, captions", "embeddings", _clip(("text_embedding",))),
+    "clip": Method("embedding similarity", "embeddings", _similarity(), lambda store: bool(store.task.embeddings)),
+    "clip_image": Method("image similarity", "embeddings", _similarity("image_embedding"), is_matching),
+    "clip_text": Method("caption similarity", "embeddings", _similarity("text_embedding"), is_matching),
     "random": Method("random", None, _random),
     "graddot": Method("gradient dot product", "gradients", _graddot),
     "gradcos": Method("gradient cosine", "gradients", _gradcos),
     "influence": Method("influence function", "gradients", _influence),
-    "bm25": Method("BM25 of captions", None, _bm25),
+    "bm25": Method("BM25 of captions", None, _bm25, lambda store: store.task.first("text") is not None),
 }
 NAMES = {name: method.title for name, method in METHODS.items()} | {"greedy": "most damaging set"}  # chosen by TRAK
 

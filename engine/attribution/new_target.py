@@ -1,4 +1,4 @@
-"""Targets that are not in the store: any image with any caption, and contrasts. Imports torch on first use.
+"""Targets that are not in the store: any picture with any words, any example of the task, and contrasts. Imports torch.
 
 Every checkpoint of the store is loaded once per process and kept by `LiveModels`, which the caller holds (the app in
 its cache, the command line for one query).
@@ -6,38 +6,41 @@ its cache, the command line for one query).
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
-from traklens.engine.attribution.scores import Target, retrieval_ranks
-from traklens.engine.data import open_image, read_image
-from traklens.engine.features.featurize import Featurizer, References
-from traklens.engine.models.checkpoints import load_checkpoint, make_tokenizer
-from traklens.engine.models.preprocessing import image_pixels, image_size
-from traklens.engine.tasks.clip import keep_mask
+from traklens.engine.attribution.described import PROBABILITIES, classes_of, guess_of, is_matching, match_of
+from traklens.engine.attribution.scores import Target, joined
+from traklens.engine.data import Example, open_image, read_image
+from traklens.engine.features.featurize import Featurizer
+from traklens.engine.tasks.contract import Batch, Context, Task, Training, Values
+from traklens.engine.tasks.registry import in_your_code, task_of
 from traklens.stores.checksums import digest
-from traklens.stores.errors import DataError, ModelError
+from traklens.stores.errors import DataError, ModelError, UsageError
 from traklens.stores.store import Store
 
-MAX_CAPTION = 10_000
+MAX_WORDS = 10_000
 
 
 class LiveModels:
-    """The checkpoints of a store with their reference pairs, ready to featurize. Read only after construction."""
+    """The checkpoints of a store with what their f needs, ready to featurize. Read only after construction."""
 
-    def __init__(self, store: Store) -> None:
-        """Load every checkpoint. Raises ModelError when one is missing or is not the one the store was built with."""
+    def __init__(self, store: Store, *, task: Task | str | None = None) -> None:
+        """Load every checkpoint. `task`: one of the user's own, for a store that has one.
+
+        Raises ModelError when one is missing or is not the one the store was built with, UsageError without the task.
+        """
         manifest = store.manifest
         self.store = store
-        self.to_pixels, self.tokenize = image_pixels(manifest.model), make_tokenizer(manifest.model)
+        self.task = task_of(manifest.task, task).bind(manifest.model, manifest.model_output)
         self.featurizers: list[Featurizer] = []
-        self.references: list[tuple[References, np.ndarray]] = []
+        self.contexts: list[Context] = []
         for m, spec in enumerate(manifest.checkpoints):
             path = store.checkpoint_path(m)
             if not path.is_file():
@@ -45,7 +48,7 @@ class LiveModels:
                     f"checkpoint {m} of store {store.path}",
                     f"no file at {path}",
                     "the weights the store was built with",
-                    "Put it back there, or `traklens relocate STORE --run RUN`; stored pairs can be looked up without it.",
+                    "Put it back there, or `traklens relocate STORE --run RUN`; stored examples can be looked up without it.",
                 )
             if digest(path) != spec.sha256:
                 raise ModelError(
@@ -54,31 +57,55 @@ class LiveModels:
                     f"sha256 {spec.sha256[:12]}…",
                     "Put the original file back.",
                 )
-            clip = load_checkpoint(manifest.model, path)
+            model = self.task.load_checkpoint(manifest.model, path)
             strategy = manifest.options.get("gradients", "hooks")
-            self.featurizers.append(
-                Featurizer(clip, manifest.model, manifest.model_output, manifest.projection, m, strategy=strategy)
-            )
-            rows = np.asarray(store.array(m, "reference")[:])
-            embeddings = (store.array(m, name).oindex[rows] for name in ("image_embedding", "text_embedding"))
-            self.references.append((References(*(torch.from_numpy(np.asarray(e)) for e in embeddings)), rows))
+            made = Featurizer(self.task, model, manifest.projection, m, score=manifest.score, strategy=strategy)
+            self.featurizers.append(made)
+            self.contexts.append(self._context(m, made))
 
-    def target(self, image: bytes | Path, caption: str | None, *, contrast: str | None = None) -> Target:
-        """The target of an image and a caption that need not be stored.
+    def _context(self, m: int, featurizer: Featurizer) -> Context:
+        """As the store keeps it; drawn again for stores of schema 1, which keep CLIP's rows alone."""
+        store = self.store
+        if store.manifest.schema > 1:
+            return {name: torch.from_numpy(values) for name, values in store.context(m).items()}
 
-        Without a caption the image takes the training caption nearest to it (mean cosine). With `contrast`, f and
-        the influence query are those of f(image; caption) − f(image; contrast). Raises DataError for something that
-        is no image or an unusable caption.
+        def embed(rows: np.ndarray) -> dict[str, torch.Tensor]:
+            names = self.task.embeddings
+            return {name: torch.from_numpy(np.asarray(store.array(m, name).oindex[rows])) for name in names}
+
+        def refuse(rows: np.ndarray) -> Batch:
+            raise AssertionError(f"schema 1 has stores of CLIP alone, which needs no batch ({rows.size} rows)")
+
+        training = Training(
+            n=store.n_train,
+            checkpoint=m,
+            streams=store.manifest.dataset.streams,
+            examples=lambda rows: [store.examples.example(int(row)) for row in rows],
+            embed=embed,
+            batch=refuse,
+        )
+        return self.task.context(featurizer.model, training)
+
+    def target(self, image: bytes | Path, words: str | None, *, contrast: str | None = None) -> Target:
+        """The target of a picture with words (a caption, a label), which need not be stored.
+
+        Without words a picture takes the training caption nearest to it (mean cosine), or the label the models guess. With
+        `contrast`, f and the influence query are those of f(image; words) − f(image; contrast). Raises DataError for
+        something that is no image or for unusable words, UsageError for a task without pictures and words.
         """
-        picture, image_id = _read(image)
-        caption = self.nearest_caption(picture) if caption is None else _checked(caption)
-        target = self._pair(picture, image_id, caption)
+        picture, group = _read(image)
+        words = self.likeliest(picture, group) if words is None else self._checked(words)
+        return self.about(self._values(picture, group, words), contrast=contrast)
+
+    def about(self, values: Values, *, contrast: str | None = None) -> Target:
+        """The target of an example of the task, by the values of its fields and its "group"; contrast as in `target`."""
+        target = self._target(values)
         if contrast is None:
             return target
-        contrast = _checked(contrast)
-        if contrast == caption:
-            raise DataError("contrast caption", "the caption itself", "another caption", "Type a different one.")
-        other = self._pair(picture, image_id, contrast)
+        contrast, title = self._checked(contrast), self._words_field()
+        if contrast == values[title]:
+            raise DataError(f"contrast {title}", f"the {title} itself", f"another {title}", "Choose a different one.")
+        other = self._target({**values, title: contrast})
         return replace(
             target,
             f=target.f - other.f,
@@ -86,67 +113,117 @@ class LiveModels:
             contrast=contrast,
         )
 
-    def nearest_caption(self, picture: Image.Image) -> str:
-        """The training caption with the highest mean cosine to a picture."""
-        pixels = self.to_pixels(picture)[None]
-        tokens = self.tokenize([""])
-        pair = np.zeros((len(self.featurizers), 2, self.store.array(0, "text_embedding").shape[1]), dtype=np.float32)
-        for m, featurizer in enumerate(self.featurizers):
-            pair[m, 1] = featurizer.embed(pixels, tokens)[0][0]
+    def likeliest(self, picture: Image.Image, group: str) -> str:
+        """The training caption with the highest mean cosine to a picture, or the class with the highest mean probability."""
+        classes = classes_of(self.store)
+        if classes:
+            return guess_of(self.store, self._probabilities(self._values(picture, group, classes[0])), "").predicted
+        if not is_matching(self.store):
+            raise UsageError(
+                f"task {self.task.name!r}", "a picture alone", "its words too", "Give the whole example."
+            )
+        embedded = [f.embed(self.task.batch([self._values(picture, group, "")])) for f in self.featurizers]
+        pair = np.zeros((len(embedded), 2, embedded[0]["image_embedding"].shape[1]), dtype=np.float32)
+        pair[:, 1] = [found["image_embedding"][0] for found in embedded]
         _, rows = self.store.similarity.search(pair.reshape(1, -1), 1)
-        return self.store.examples.caption[int(rows[0, 0])]
+        return self.store.examples.words[int(rows[0, 0])]
 
     def meaning(self, text: str) -> np.ndarray:
         """Text embeddings of some words: unit rows float32 [M, e]. Raises DataError for unusable words."""
-        tokens = self.tokenize([_checked(text)])
-        size = image_size(self.store.manifest.model)
-        blank = torch.zeros((1, 3, size, size), dtype=torch.uint8)
-        return np.stack([featurizer.embed(blank, tokens)[1][0] for featurizer in self.featurizers])
+        blank = Image.new("RGB", (8, 8))
+        batch = self.task.batch([self._values(blank, "", self._checked(text))])
+        return np.stack([featurizer.embed(batch)["text_embedding"][0] for featurizer in self.featurizers])
 
-    def _pair(self, picture: Image.Image, image_id: str, caption: str) -> Target:
-        pixels, tokens = self.to_pixels(picture)[None], self.tokenize([caption])
-        found = [self._features(m, pixels, tokens, image_id, caption) for m in range(len(self.featurizers))]
-        embeddings, phi, f, p = zip(*found, strict=True)
-        similarity_query = np.concatenate([np.concatenate(both) for both in embeddings])
-        ranks = retrieval_ranks(self.store, similarity_query, caption, image_id)
-        p_image, p_text = np.mean(p, axis=0)
+    def _words_field(self) -> str:
+        """The field that a contrast changes. UsageError for a task without one."""
+        name = self.store.task.first("text", "label")
+        if name is None:
+            raise UsageError(
+                f"task {self.task.name!r}",
+                "no field in words",
+                "a field of kind text or label",
+                "Ask without contrast.",
+            )
+        return name
+
+    def _values(self, picture: Image.Image, group: str, words: str) -> dict[str, Any]:
+        """A picture with words as an example of the task. UsageError for a task whose examples are something else."""
+        kinds = sorted(field.kind for field in self.store.task.fields)
+        if kinds not in (["image", "text"], ["image", "label"]):
+            raise UsageError(
+                f"task {self.task.name!r}",
+                "a picture",
+                "an example with " + ", ".join(field.name for field in self.store.task.fields),
+                "Ask about stored examples, or in Python with `attribute(values={…})`.",
+            )
+        image = self.store.task.first("image")
+        return {"group": group, str(image): picture, self._words_field(): words}
+
+    def _target(self, values: Values) -> Target:
+        with in_your_code(f"task {self.task.name!r}"):
+            found = [self._features(m, values) for m in range(len(self.featurizers))]
+            words = str(values.get(self.task.title) or self.task.words(values))
+        embedded, phi, measured = zip(*found, strict=True)
+        similarity_query = joined(embedded)
+        match = guess = None
+        if is_matching(self.store):
+            p = np.mean([one["p"] for one in measured], axis=0)
+            both = (float(p[0]), float(p[1]))
+            match = match_of(self.store, similarity_query, words, str(values["group"]), both)
+        if classes_of(self.store) and PROBABILITIES in measured[0]:
+            mean = np.stack([one[PROBABILITIES] for one in measured]).mean(axis=0, dtype=np.float64)
+            guess = guess_of(self.store, mean, words)
         return Target(
             row=None,
             id=None,
-            caption=caption,
-            f=float(np.mean(f)),
-            p=(float(p_image), float(p_text)),
-            similarity=float(np.mean([u @ v for u, v in embeddings])),
-            rank_image_to_text=ranks[0],
-            rank_text_to_image=ranks[1],
+            words=words,
+            f=float(np.mean([one["f"] for one in measured])),
             influence_query=np.concatenate(phi),
             similarity_query=similarity_query,
+            match=match,
+            guess=guess,
         )
 
-    def _features(self, m: int, pixels: Tensor, tokens: Tensor, image_id: str, caption: str):
-        """Checkpoint m's (u, v) [e], φ [k], f and p [2] of one pair."""
-        featurizer, (references, rows) = self.featurizers[m], self.references[m]
-        keep = reference_mask(self.store.examples, np.array([caption]), np.array([image_id]), rows)
-        u, v = featurizer.embed(pixels, tokens)
-        outputs = featurizer.outputs(u, v, keep, references)
-        phi = featurizer.project(pixels, tokens, keep, references, ["given"])
-        return (u[0], v[0]), phi[0], outputs.f[0], outputs.p[0]
+    def _probabilities(self, values: Values) -> np.ndarray:
+        """Probability of each class, mean over the checkpoints: float64 [C]."""
+        batch = self.task.batch([values])
+        found = [f.measure(batch, c, f.embed(batch)) for f, c in zip(self.featurizers, self.contexts, strict=True)]
+        return np.stack([one[PROBABILITIES][0] for one in found]).mean(axis=0, dtype=np.float64)
+
+    def _features(self, m: int, values: Values) -> tuple[list[np.ndarray], np.ndarray, Mapping[str, np.ndarray]]:
+        """Checkpoint m's embeddings [e] each, φ [k], and what the task measures of one example."""
+        featurizer, context = self.featurizers[m], self.contexts[m]
+        fields = {field.name: values[field.name] for field in self.task.fields}
+        self.task.check([Example("given", str(values["group"]), fields, None, {})], context)
+        batch = self.task.batch([values])
+        embedded = featurizer.embed(batch)
+        measured = {name: found[0] for name, found in featurizer.measure(batch, context, embedded).items()}
+        return [found[0] for found in embedded.values()], featurizer.project(batch, context, ["given"])[0], measured
+
+    def _checked(self, words: str) -> str:
+        """Usable words: some, not too many, and for a label one of the classes. DataError."""
+        words, what = words.strip(), self.store.task.title
+        if not words:
+            raise DataError(what, "nothing", "some words", f"Type a {what}.")
+        if len(words) > MAX_WORDS:
+            raise DataError(what, f"{len(words):,} characters", f"at most {MAX_WORDS:,}", "Shorten it.")
+        return words
 
 
-def live_target(store: Store, image: bytes | Path, caption: str | None, *, contrast: str | None = None) -> Target:
+def live_target(store: Store, image: bytes | Path, words: str | None, *, contrast: str | None = None) -> Target:
     """One live query: load the checkpoints, featurize, forget. See `LiveModels.target`."""
-    return LiveModels(store).target(image, caption, contrast=contrast)
+    return LiveModels(store).target(image, words, contrast=contrast)
 
 
-def question_about(models: LiveModels, id: str, caption: str | None, contrast: str | None) -> Target:
-    """The image of a stored pair with another caption, or its caption against a contrast, or both.
+def question_about(models: LiveModels, id: str, words: str | None, contrast: str | None) -> Target:
+    """The picture of a stored example with other words, or its words against a contrast, or both.
 
-    Needs the original image file; DataError when it is no longer where the data set was. The target keeps the pair's
-    row and id unless the caption is another one.
+    Needs the original image file; DataError when it is no longer where the data set was. The target keeps the example's
+    row and id unless the words are others.
     """
     store = models.store
     row = store.examples.row_of(id)
-    (root, image), own = store.image_place(row), str(store.examples.caption[row])
+    (root, image), own = store.image_place(row), str(store.examples.words[row])
     try:
         content = read_image(root, image)
     except DataError as error:
@@ -156,17 +233,8 @@ def question_about(models: LiveModels, id: str, caption: str | None, contrast: s
             "the original image",
             "Put the data set back there, or say where it is with `traklens relocate STORE --data FOLDER`.",
         ) from error
-    target = models.target(content, caption or own, contrast=contrast)
-    return target if target.caption != own else replace(target, row=row, id=id)
-
-
-def reference_mask(
-    examples, captions: np.ndarray, image_ids: np.ndarray, rows: Sequence[int] | np.ndarray
-) -> np.ndarray:
-    """`keep_mask` of pairs against the reference rows of a store: bool [B, R]."""
-    reference_captions = np.asarray([examples.caption[int(row)] for row in rows])
-    reference_image_ids = np.asarray([examples.image_id[int(row)] for row in rows])
-    return keep_mask(captions, image_ids, reference_captions, reference_image_ids)
+    target = models.target(content, words or own, contrast=contrast)
+    return target if target.words != own else replace(target, row=row, id=id)
 
 
 def _read(image: bytes | Path) -> tuple[Image.Image, str]:
@@ -175,12 +243,3 @@ def _read(image: bytes | Path) -> tuple[Image.Image, str]:
         raise DataError(f"image {image}", "no file there", "an image file", "Check the path.")
     content = image.read_bytes() if isinstance(image, Path) else image
     return open_image(io.BytesIO(content)), hashlib.sha256(content).hexdigest()[:16]
-
-
-def _checked(caption: str) -> str:
-    caption = caption.strip()
-    if not caption:
-        raise DataError("caption", "nothing", "some words", "Type a caption.")
-    if len(caption) > MAX_CAPTION:
-        raise DataError("caption", f"{len(caption):,} characters", f"at most {MAX_CAPTION:,}", "Shorten it.")
-    return caption

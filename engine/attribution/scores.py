@@ -12,6 +12,15 @@ from functools import cached_property
 
 import numpy as np
 
+from traklens.engine.attribution.described import (
+    Guess,
+    Match,
+    classes_of,
+    matches,
+    mean_probabilities,
+    stored_guess,
+    stored_match,
+)
 from traklens.stores.errors import StoreError, UsageError
 from traklens.stores.store import Store
 
@@ -20,24 +29,22 @@ METHODS = ("trak", "clip")
 
 @dataclass(frozen=True)
 class Target:
-    """A pair that is asked about. `row` and `id` are None when it is not in the store.
+    """An example that is asked about. `row` and `id` are None when it is not in the store.
 
-    f and p [image→text, text→image] are means over the checkpoints, similarity the mean cosine; the ranks count from
-    1 among the captions (images) of all pairs of the store; `influence_query` is q = concat_m φ_m(z) [M·k],
-    `similarity_query` concat_m(u, v) [2·M·e].
+    `words`: its caption, label, or what its task calls it; f: the mean over the checkpoints; `influence_query` is
+    q = concat_m φ_m(z) [M·k], `similarity_query` concat_m of the embeddings [E·M·e], empty without them; `contrast` the words
+    that it is asked about rather than. `match` and `guess` say what the models make of it, where the store can tell.
     """
 
     row: int | None
     id: str | None
-    caption: str
+    words: str
     f: float
-    p: tuple[float, float]
-    similarity: float
-    rank_image_to_text: int
-    rank_text_to_image: int
     influence_query: np.ndarray
     similarity_query: np.ndarray
     contrast: str | None = None
+    match: Match | None = None
+    guess: Guess | None = None
 
     @cached_property
     def key(self) -> str:
@@ -47,12 +54,15 @@ class Target:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A training pair with its score: attribution τ in units of f (method trak) or mean cosine (method clip)."""
+    """A training example with its score: attribution τ in units of f (method trak) or mean cosine (method clip).
+
+    `words`: its caption, label, or what its task calls it; `image`: where its picture lies, or its id.
+    """
 
     row: int
     id: str
     score: float
-    caption: str
+    words: str
     image: str
     split: str
 
@@ -75,28 +85,29 @@ def stored_target(store: Store, which: str | int) -> Target:
             f"store {store.path}", f"row {row}", f"a row from 0 to {store.n - 1}", "Choose another pair."
         )
     checkpoints = range(store.n_checkpoints)
-    embeddings = [(store.row(m, "image_embedding", row), store.row(m, "text_embedding", row)) for m in checkpoints]
-    similarity_query = np.concatenate([np.concatenate(pair) for pair in embeddings]).astype(np.float32)
-    ranks = retrieval_ranks(store, similarity_query, store.examples.caption[row], store.examples.image_id[row])
-    p = np.mean([store.row(m, "p", row) for m in checkpoints], axis=0)
+    similarity_query = joined([list(store.embeddings(m, row).values()) for m in checkpoints])
     return Target(
         row=row,
         id=store.examples.id[row],
-        caption=store.examples.caption[row],
+        words=store.examples.words[row],
         f=float(np.mean([store.row(m, "f", row) for m in checkpoints])),
-        p=(float(p[0]), float(p[1])),
-        similarity=float(np.mean([u @ v for u, v in embeddings])),
-        rank_image_to_text=ranks[0],
-        rank_text_to_image=ranks[1],
         influence_query=np.concatenate([store.row(m, "phi", row) for m in checkpoints]).astype(np.float32),
         similarity_query=similarity_query,
+        match=stored_match(store, row, similarity_query),
+        guess=stored_guess(store, row),
     )
+
+
+def joined(embeddings: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """The embeddings of each checkpoint side by side, float32 [E·M·e]; empty without any."""
+    vectors = [vector for of_checkpoint in embeddings for vector in of_checkpoint]
+    return np.concatenate(vectors).astype(np.float32) if vectors else np.zeros(0, dtype=np.float32)
 
 
 def mean_target(store: Store, ids: Sequence[str]) -> Target:
     """The mean of several stored pairs as one target: f, and with it the influence query, is linear in the pairs.
 
-    Ranks of a mean are 0: it has no caption of its own. UsageError for an empty group, StoreError for an unknown id.
+    Ranks of a mean are 0: it has no words of its own. UsageError for an empty group, StoreError for an unknown id.
     """
     targets = [stored_target(store, str(id)) for id in dict.fromkeys(ids)]
     if not targets:
@@ -105,57 +116,45 @@ def mean_target(store: Store, ids: Sequence[str]) -> Target:
     def mean(name: str) -> np.ndarray:
         return np.asarray(np.mean([getattr(target, name) for target in targets], axis=0, dtype=np.float64))
 
-    p = mean("p")
+    found = [target.match for target in targets if target.match is not None]
+    match = None
+    if found:
+        p = np.mean([one.p for one in found], axis=0)
+        match = Match(float(np.mean([one.similarity for one in found])), (float(p[0]), float(p[1])), 0, 0)
     return Target(
         row=None,
         id=None,
-        caption=f"the mean of {len(targets):,} pairs",
+        words=f"the mean of {len(targets):,} {store.noun}",
         f=float(mean("f")),
-        p=(float(p[0]), float(p[1])),
-        similarity=float(mean("similarity")),
-        rank_image_to_text=0,
-        rank_text_to_image=0,
         influence_query=mean("influence_query").astype(np.float32),
         similarity_query=mean("similarity_query").astype(np.float32),
+        match=match,
     )
 
 
-def retrieval_ranks(
-    store: Store, similarity_query: np.ndarray, caption: str, image_id: str | None
-) -> tuple[int, int]:
-    """Rank of the own caption for the image and of the own image for the caption, by mean cosine (1 = best).
-
-    Counted among the distinct captions (images) of the training pairs; pairs with the same caption or the same image
-    are right answers too, and no rivals. similarity_query: concat_m(u, v) [2·M·e].
-    """
-    pair = similarity_query.reshape(store.n_checkpoints, 2, -1)
-    own = float((pair[:, 0] * pair[:, 1]).sum()) / (2 * store.n_checkpoints)
-    captions, images = store.examples.caption[: store.n_train], store.examples.image_id[: store.n_train]
-    rivals = (captions != caption) & (images != image_id)
-    better_captions = captions[(_matches(store, pair, image=True) > own) & rivals]
-    better_images = images[(_matches(store, pair, image=False) > own) & rivals]
-    return 1 + len(set(better_captions)), 1 + len(set(better_images))
-
-
-def _matches(store: Store, pair: np.ndarray, *, image: bool) -> np.ndarray:
-    """Half the mean cosine of a pair's image with every training caption, or of its caption with every training image."""
-    query = np.zeros_like(pair)
-    query[:, 1 if image else 0] = pair[:, 0 if image else 1]  # u against every V_i, or v against every U_i
-    return store.similarity.scores(query.ravel())
-
-
-def rival_caption(store: Store, target: Target) -> str | None:
-    """The training caption other than its own that the models match best with the target's image; None without one."""
-    captions = store.examples.caption[: store.n_train]
-    scores = _matches(store, target.similarity_query.reshape(store.n_checkpoints, 2, -1), image=True)
-    scores = np.where(captions == target.caption, -np.inf, scores)
-    best = int(np.argmax(scores))
-    return str(captions[best]) if np.isfinite(scores[best]) else None
+def rival_of(store: Store, target: Target) -> str | None:
+    """What the models would rather say: the training caption other than its own that they match best with the target's
+    image, or the likeliest class other than its label; None without one."""
+    if target.match is not None:
+        captions = store.examples.words[: store.n_train]
+        scores = matches(store, target.similarity_query.reshape(store.n_checkpoints, 2, -1), image=True)
+        scores = np.where(captions == target.words, -np.inf, scores)
+        best = int(np.argmax(scores))
+        return str(captions[best]) if np.isfinite(scores[best]) else None
+    if target.guess is None or target.row is None:
+        return None if target.guess is None or target.guess.predicted == target.words else target.guess.predicted
+    classes = classes_of(store)
+    order = np.argsort(-mean_probabilities(store, target.row), kind="stable")
+    return next((classes[c] for c in order if classes[c] != target.words), None)
 
 
 def _query_of(store: Store, target: Target, method: str):
     if method not in METHODS:
         raise UsageError("method", repr(method), " or ".join(METHODS), "Choose one of them.")
+    if method == "clip" and not store.task.embeddings:
+        raise UsageError(
+            "method", "similarity", "a task with a method `embed`", "Add it to the task and build the store again."
+        )
     return (
         (store.influence, target.influence_query) if method == "trak" else (store.similarity, target.similarity_query)
     )
@@ -190,7 +189,7 @@ def ranked(store: Store, row: int, score: float) -> Ranked:
         row=int(row),
         id=examples.id[row],
         score=float(score),
-        caption=examples.caption[row],
+        words=examples.words[row],
         image=examples.image[row],
         split=examples.split[row],
     )

@@ -5,7 +5,7 @@ import numpy as np
 from traklens.engine.features.precondition import influence_rows, similarity_rows
 from traklens.engine.progress import Report
 from traklens.stores.builder import StoreBuilder
-from traklens.stores.features import EMBEDDINGS, chunks
+from traklens.stores.features import chunks
 from traklens.stores.index import VectorIndex, recall_against, scale_for
 from traklens.stores.layout import INFLUENCE, SIMILARITY
 
@@ -13,7 +13,7 @@ RECALL_TARGETS = 16
 
 
 def write_indices(builder: StoreBuilder, report: Report) -> None:
-    """influence.faiss over the preconditioned rows and similarity.faiss over the embeddings."""
+    """influence.faiss over the preconditioned rows and, where the task has embeddings, similarity.faiss over these."""
     manifest = builder.manifest
     checkpoints, n = range(len(manifest.checkpoints)), manifest.n_train
 
@@ -25,9 +25,10 @@ def write_indices(builder: StoreBuilder, report: Report) -> None:
         return influence_rows(arrays("preconditioned", rows), mean_q, weight_by_q=manifest.score.weight_by_q)
 
     def similarity(rows: slice) -> np.ndarray:
-        return similarity_rows(*(arrays(name, rows) for name in EMBEDDINGS))
+        return similarity_rows([arrays(name, rows) for name in manifest.task.embeddings])
 
-    for name, rows_of in ((INFLUENCE, influence), (SIMILARITY, similarity)):
+    wanted = [(INFLUENCE, influence), *([(SIMILARITY, similarity)] if manifest.task.embeddings else [])]
+    for name, rows_of in wanted:
         largest = max(float(np.abs(rows_of(rows)).max()) for _, rows in chunks(n))
         width = rows_of(slice(0, 1)).shape[1]
         writer = builder.index_writer(name, width, scale_for(largest))

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from traklens.engine.data import load_again
+from traklens.engine.data.load import OF_THE_TASK, Read
+from traklens.engine.tasks.registry import reading_of, task_of
 from traklens.engine.training.run_directory import open_run
 from traklens.stores.atomic import write_json
 from traklens.stores.checksums import digest, renew_checksum
@@ -24,10 +26,14 @@ def relocate(path: Path, *, data: Path | None = None, run: Path | None = None, t
         raise UsageError("relocate", "nothing", "--data, --run or --targets", "Say what was moved, and where to.")
     store = open_store(path)
     manifest = store.manifest
+    of_task = manifest.dataset.reader == OF_THE_TASK
+    read = reading_of(task_of(manifest.task)) if of_task else None
     if data is not None:
-        manifest = replace(manifest, dataset=_same(path, data, manifest.dataset, store.n_train + store.n_heldout))
+        manifest = replace(manifest, dataset=_same(path, data, manifest.dataset, store.n, read))
     if targets is not None and manifest.targets is not None:
-        manifest = replace(manifest, targets=_same(path, targets, manifest.targets, manifest.targets.n_examples))
+        manifest = replace(
+            manifest, targets=_same(path, targets, manifest.targets, manifest.targets.n_examples, read)
+        )
     if run is not None:
         manifest = replace(manifest, checkpoints=_checkpoints(path, run, manifest))
     with writing(path, "store"):
@@ -39,8 +45,8 @@ def relocate(path: Path, *, data: Path | None = None, run: Path | None = None, t
         put_in_place(path)
 
 
-def _same(store: Path, data: Path, spec: DatasetSpec, pairs: int) -> DatasetSpec:
-    found = load_again(data, spec)
+def _same(store: Path, data: Path, spec: DatasetSpec, pairs: int, read: Read | None) -> DatasetSpec:
+    found = load_again(data, spec, read=read)
     if found.spec.fingerprint != spec.fingerprint:
         raise StoreError(
             f"data set {data}",
@@ -48,7 +54,9 @@ def _same(store: Path, data: Path, spec: DatasetSpec, pairs: int) -> DatasetSpec
             f"the {pairs} pairs it was built from, unchanged",
             "Name the folder with the same pictures and captions.",
         )
-    return seen_from(store, replace(spec, root=str(data if data.is_dir() else found.root)))
+    return seen_from(
+        store, replace(spec, root=str(data if data.is_dir() or spec.reader == OF_THE_TASK else found.root))
+    )
 
 
 def _checkpoints(store: Path, run: Path, manifest: Manifest) -> tuple:

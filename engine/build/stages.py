@@ -6,7 +6,7 @@ chunk by chunk.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,22 +15,22 @@ import torch
 
 from traklens.engine.build.estimate import probe
 from traklens.engine.build.indexing import write_indices
-from traklens.engine.build.source import PairLoader, Source
-from traklens.engine.data import open_stored
+from traklens.engine.build.self_test import check_task
+from traklens.engine.build.source import Source
 from traklens.engine.features.embedding_map import write_map
-from traklens.engine.features.featurize import Featurizer, References
+from traklens.engine.features.featurize import Featurizer, check_normalize
 from traklens.engine.features.precondition import DampedGram, gram_matrix
 from traklens.engine.gradients import STRATEGIES
-from traklens.engine.models.checkpoints import attributed_parameters, load_checkpoint
 from traklens.engine.progress import Report, silent
-from traklens.engine.tasks.clip import draw_references, keep_mask
+from traklens.engine.tasks.loading import Loader
+from traklens.engine.tasks.registry import guarded, recorded
 from traklens.engine.versions import libraries
 from traklens.stores.builder import StoreBuilder
 from traklens.stores.checksums import digest
 from traklens.stores.errors import UsageError
-from traklens.stores.examples import ExampleRow
-from traklens.stores.features import EMBEDDINGS, chunks
-from traklens.stores.layout import EXAMPLES, INFLUENCE, MAP, SCHEMA, SIMILARITY, THUMBNAILS, relative_path
+from traklens.stores.examples import WORDS, ExampleRow
+from traklens.stores.features import chunks
+from traklens.stores.layout import CONTEXT, EXAMPLES, INFLUENCE, MAP, SCHEMA, SIMILARITY, THUMBNAILS, relative_path
 from traklens.stores.specs import CheckpointSpec, Manifest, ModelOutputSpec, ProjectionSpec, ScoreSpec, seen_from
 
 
@@ -58,14 +58,15 @@ def build_store(
     """
     if batch_size < 1:
         raise UsageError("batch_size", str(batch_size), "1 or more", "Try 64.")
-    if output.temperature not in ("checkpoint", "one"):
-        raise UsageError("temperature", repr(output.temperature), "checkpoint or one", "Choose one of them.")
+    if output.output not in source.task.outputs:
+        raise UsageError("output", repr(output.output), ", ".join(source.task.outputs), "Choose one of them.")
+    check_normalize(score)
     if not 0 <= score.damping < np.inf:
         raise UsageError("damping", str(score.damping), "a finite number, 0 or more", "Try 1.")
     if gradients not in (None, *STRATEGIES):
         raise UsageError("gradients", repr(gradients), ", ".join(STRATEGIES), "Leave it out to take the fastest.")
-    if projection.modules:
-        attributed_parameters(load_checkpoint(source.model, source.checkpoints[0]), projection.modules)
+    source = replace(source, task=source.task.bind(source.model, output))
+    check_task(source, projection)
     manifest = _manifest(source, path, output, projection, score)
     with StoreBuilder(path, manifest, overwrite=overwrite, restart=restart) as builder:
         if builder.finished:
@@ -75,7 +76,8 @@ def build_store(
         work = Work(builder, source, batch_size, device, report)
         for stage, m in planned(len(source.checkpoints)):
             if not builder.is_done(stage.marker(m)):
-                stage.run(work, m)
+                with guarded(source.task):
+                    stage.run(work, m)
                 builder.mark_done(stage.marker(m))
         builder.finish()
 
@@ -112,7 +114,7 @@ class Work:
     """A build under way: what its stages share. Holds one checkpoint at a time."""
 
     def __init__(self, builder: StoreBuilder, source: Source, batch_size: int, device: str, report: Report) -> None:
-        self.builder, self.source, self.loader = builder, source, PairLoader(source)
+        self.builder, self.source, self.loader = builder, source, Loader(source.task, source.rows)
         self.batch_size, self.device, self.report = batch_size, device, report
         self._featurizer: tuple[int, Featurizer] | None = None
 
@@ -126,15 +128,22 @@ class Work:
         if self._featurizer is None or self._featurizer[0] != m:
             builder, source = self.builder, self.source
             manifest = builder.manifest
-            clip = load_checkpoint(source.model, source.checkpoints[m])
+            model = source.task.load_checkpoint(source.model, source.checkpoints[m])
             if "gradients" not in manifest.options:
-                choice = probe(
-                    source, self.loader, clip, manifest.model_output, self.device, manifest.projection.modules
-                )
+                choice = probe(source, self.loader, model, manifest.projection, self.device)
                 builder.record(options={"gradients": choice.strategy})
-            strategy = builder.manifest.options["gradients"]
-            specs = (source.model, manifest.model_output, manifest.projection)
-            self._featurizer = m, Featurizer(clip, *specs, m, strategy=strategy, device=self.device)
+            self._featurizer = (
+                m,
+                Featurizer(
+                    source.task,
+                    model,
+                    manifest.projection,
+                    m,
+                    score=manifest.score,
+                    strategy=builder.manifest.options["gradients"],
+                    device=self.device,
+                ),
+            )
         return self._featurizer[1]
 
 
@@ -147,7 +156,7 @@ def _manifest(
             sha256=digest(file),
             subset=None
             if source.subsets is None
-            else f"{source.subsets[m].sum()} of {source.n_train} training pairs",
+            else f"{source.subsets[m].sum()} of {source.n_train} training {source.dataset.account.noun}",
         )
         for m, file in enumerate(source.checkpoints)
     )
@@ -164,84 +173,105 @@ def _manifest(
         score=score,
         n_train=source.n_train,
         n_heldout=source.n - source.n_train,
+        task=recorded(source.task),
         libraries=libraries(),
         options={"data": source.dataset.account.facts()},
     )
 
 
 def _examples(work: Work, _: int) -> None:
-    """The table of examples, and their thumbnails."""
-    builder, source = work.builder, work.source
+    """The table of examples, and their pictures where they have any."""
+    builder, source, made = work.builder, work.source, _made_words(work)
     builder.write_examples(
         ExampleRow(
-            id=pair.example.id,
-            image_id=pair.example.image_id,
-            image=pair.example.image,
-            source=pair.source,
-            caption=pair.example.caption,
+            id=placed.example.id,
+            group=placed.example.group,
+            fields={**placed.example.fields, **made(row)},
             split="train" if row < source.n_train else "heldout",
-            attributes=pair.example.attributes,
+            attributes=placed.example.attributes,
+            source=placed.source,
         )
-        for row, pair in enumerate(source.pairs)
+        for row, placed in enumerate(source.rows)
     )
+    first = source.task.picture(work.loader.values(0))
+    if first is None:
+        return
     thumbnails = builder.thumbnail_writer()
-    for row, pair in enumerate(source.pairs):
-        thumbnails.append(open_stored(pair.root, pair.example.image))
+    for row in range(source.n):
+        thumbnails.append(source.task.picture(work.loader.values(row)))
         work.report("thumbnails", row + 1, source.n, "")
     thumbnails.close()
 
 
+def _made_words(work: Work) -> Callable[[int], dict[str, str]]:
+    """What the task calls examples that no field in words names."""
+    task, loader = work.source.task, work.loader
+    if task.spec().title != WORDS:
+        return lambda row: {}
+    return lambda row: {WORDS: task.words(loader.values(row))}
+
+
 def _embeddings(work: Work, m: int) -> None:
-    """Unit embeddings of every pair; the reference pairs of f are rows of these."""
+    """Unit embeddings of every example; what f needs beside the example may be made of these."""
     builder, source, featurizer = work.builder, work.source, work.featurizer(m)
+    if not source.task.embeddings:
+        return
     for _, rows in chunks(source.n):
-        embedded = featurizer.embed(*work.loader.load(rows.start, rows.stop))
-        for name, values in zip(EMBEDDINGS, embedded, strict=True):
+        for name, values in featurizer.embed(work.loader.load(rows.start, rows.stop)).items():
             builder.create(m, name, (source.n, values.shape[1]))
             builder.write(m, name, rows.start, values)
         work.report(f"embedding, {work.of(m)}", rows.stop, source.n, "")
 
 
 def _features(work: Work, m: int) -> None:
-    """f, p, Q and φ of every pair under checkpoint m, and the reference pairs they refer to."""
+    """f, Q and φ of every example under checkpoint m, and what f needs beside the example."""
     builder, source, featurizer = work.builder, work.source, work.featurizer(m)
     manifest, n = builder.manifest, source.n
-    reference, references = _references(builder, source, m)
-    for name, shape in (("phi", (n, manifest.projection.dim)), ("f", (n,)), ("p", (n, 2)), ("q", (n,))):
-        builder.create(m, name, shape)
+    context = _context(work, m)
     if source.subsets is not None:
         builder.create(m, "subset", (source.n_train,), "bool")
         builder.write(m, "subset", 0, source.subsets[m])
-    captions = np.array([pair.example.caption for pair in source.pairs])
-    image_ids = np.array([pair.example.image_id for pair in source.pairs])
     stage = FEATURES_STAGE.marker(m)
     done = builder.chunks_done(stage)
     for number, rows in chunks(n):
         if number in done:
             continue
-        keep = keep_mask(captions[rows], image_ids[rows], captions[reference], image_ids[reference])
-        u, v = (builder.array(m, name)[rows] for name in EMBEDDINGS)
-        outputs = featurizer.outputs(np.asarray(u), np.asarray(v), keep, references)
-        phi = np.empty((rows.stop - rows.start, manifest.projection.dim), dtype=np.float32)
+        source.task.check([placed.example for placed in source.rows[rows]], context)
+        parts: dict[str, list[np.ndarray]] = {}
         for start in range(rows.start, rows.stop, work.batch_size):
             stop = min(start + work.batch_size, rows.stop)
-            part = slice(start - rows.start, stop - rows.start)
-            pixels, tokens = work.loader.load(start, stop)
-            ids = [pair.example.id for pair in source.pairs[start:stop]]
-            phi[part] = featurizer.project(pixels, tokens, keep[part], references, ids)
-            work.report(f"gradients, {work.of(m)}", stop, n, builder.manifest.options["gradients"])
-        for name, values in (("phi", phi), *outputs._asdict().items()):
+            batch = work.loader.load(start, stop)
+            embedded = {name: np.asarray(builder.array(m, name)[start:stop]) for name in source.task.embeddings}
+            found = featurizer.measure(batch, context, embedded)
+            found["phi"] = featurizer.project(batch, context, [p.example.id for p in source.rows[start:stop]])
+            for name, values in found.items():
+                parts.setdefault(name, []).append(values)
+            work.report(f"gradients, {work.of(m)}", stop, n, manifest.options["gradients"])
+        for name, found in parts.items():
+            values = np.concatenate(found)
+            builder.create(m, name, (n, *values.shape[1:]))
             builder.write(m, name, rows.start, values)
         builder.mark_chunk(stage, number)
 
 
-def _references(builder: StoreBuilder, source: Source, m: int) -> tuple[np.ndarray, References]:
-    """Draw the reference pairs of checkpoint m, record their rows and fetch their embeddings."""
-    spec, streams = builder.manifest.model_output, builder.manifest.dataset.streams
-    rows = draw_references(source.n_train, spec.n_reference, spec.reference_seed, m, streams=streams)
-    builder.create(m, "reference", rows.shape, "int64")
-    builder.write(m, "reference", 0, rows)
-    return rows, References(*(torch.from_numpy(builder.array(m, name).oindex[rows]) for name in EMBEDDINGS))
+def _context(work: Work, m: int) -> dict[str, torch.Tensor]:
+    """Draw what f needs beside the example under checkpoint m, and keep it."""
+    builder, source, featurizer = work.builder, work.source, work.featurizer(m)
+
+    def embed(rows: np.ndarray) -> dict[str, torch.Tensor]:
+        return {
+            name: torch.from_numpy(np.asarray(builder.array(m, name).oindex[rows])) for name in source.task.embeddings
+        }
+
+    streams = builder.manifest.dataset.streams
+    training = work.loader.training(featurizer.model, source.n_train, streams=streams, checkpoint=m, embed=embed)
+    found = dict(source.task.context(featurizer.model, training))
+    if tuple(found) != builder.manifest.context:
+        builder.record(context=tuple(found))
+    for name, values in found.items():
+        builder.create(m, f"{CONTEXT}{name}", tuple(values.shape), str(values.numpy().dtype))
+        builder.write(m, f"{CONTEXT}{name}", 0, values.numpy())
+    return found
 
 
 def precondition(builder: StoreBuilder, m: int, report: Report) -> None:
@@ -259,10 +289,13 @@ def precondition(builder: StoreBuilder, m: int, report: Report) -> None:
         report(stage, rows.stop, n, "")
 
 
-FEATURES_STAGE = Stage("features", _features, EMBEDDINGS, ("reference", "phi", "f", "p", "q", "subset"), True)
+# What a stage makes and needs, for every task. EMBEDDED stands for the task's embeddings, KEPT for what else its `measure`
+# and `context` give: their names are in the manifest.
+EMBEDDED, KEPT = "embeddings of the task", "kept by the task"
+FEATURES_STAGE = Stage("features", _features, (EMBEDDED,), ("phi", "f", "q", "subset", KEPT), True)
 STAGES = (
     Stage("examples", _examples, (), (EXAMPLES, THUMBNAILS)),
-    Stage("embeddings", _embeddings, (), EMBEDDINGS, True),
+    Stage("embeddings", _embeddings, (), (EMBEDDED,), True),
     FEATURES_STAGE,
     Stage(
         "precondition",
@@ -274,8 +307,8 @@ STAGES = (
     Stage(
         "indices",
         lambda work, _: write_indices(work.builder, work.report),
-        ("phi", "q", "preconditioned", *EMBEDDINGS),
+        ("phi", "q", "preconditioned", EMBEDDED),
         tuple(f"{name}.{end}" for name in (INFLUENCE, SIMILARITY) for end in ("faiss", "json")),
     ),
-    Stage("map", lambda work, _: write_map(work.builder, work.report), EMBEDDINGS, (MAP,)),
+    Stage("map", lambda work, _: write_map(work.builder, work.report), (EMBEDDED,), (MAP,)),
 )

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from traklens.engine.cli.console import StoreDir, notes, progress, results
+from traklens.engine.cli.data import LabelColumn
+from traklens.engine.cli.tasks import OwnTask, name_task
 from traklens.stores.errors import UsageError
 
 LOCAL = "127.0.0.1"
@@ -33,10 +35,12 @@ def open_app(
     ] = None,
     token_file: Annotated[Path | None, typer.Option(help="File that holds the token.")] = None,
     no_token: Annotated[bool, typer.Option("--no-token", help="Let everybody in who can reach --host.")] = False,
+    task: OwnTask = None,
 ) -> None:
     """Open the application on a finished store."""
     from traklens.stores.store import open_store
 
+    name_task(task)
     open_store(store)  # a bad store is named here, not in the browser
     secret = _token(token, token_file, no_token)
     arguments = [str(store), "--host", host, "--port", str(port), "--base-path", base_path]
@@ -70,6 +74,11 @@ def _token(token: str | None, file: Path | None, none: bool) -> str:
 
 
 def demo(
+    task: Annotated[str, typer.Option(help="clip or image_classifier.")] = "clip",
+    data: Annotated[
+        Path | None, typer.Option(help="image_classifier: labelled pictures of yours in place of drawn ones.")
+    ] = None,
+    label_column: LabelColumn = None,
     dir: Annotated[Path | None, typer.Option(help="Where to build it; the user's cache folder if not given.")] = None,
     port: Port = 8600,
     no_browser: NoBrowser = False,
@@ -80,12 +89,23 @@ def demo(
     stamps_package: Annotated[Path | None, typer.Option(help="… or its .deb file, fetched before.")] = None,
 ) -> None:
     """Draw a data set, train four small models on it, build a store and open the application. No download."""
-    from traklens.engine.cli.demo import default_directory, prepare
+    from traklens.engine.cli.demo import default_directory, prepare, prepare_classifier
 
     real = stamps or stamps_package is not None
+    if task not in ("clip", "image_classifier") or (task == "image_classifier" and real) or (data and task == "clip"):
+        raise UsageError(
+            "demo",
+            f"--task {task} with these options",
+            "--data with image_classifier, --stamps with clip",
+            "Leave one out.",
+        )
     with progress(notes) as report:
-        folder = dir or default_directory("demo-stamps" if real else "demo")
-        store = prepare(folder, report, stamps=real, package=stamps_package)
+        if task == "image_classifier":
+            folder = dir or default_directory("demo-classifier" if data is None else f"demo-{data.resolve().name}")
+            store = prepare_classifier(folder, report, data=data, label_column=label_column)
+        else:
+            folder = dir or default_directory("demo-stamps" if real else "demo")
+            store = prepare(folder, report, stamps=real, package=stamps_package)
     results.print(f"Demo store: {store}", highlight=False, soft_wrap=True)
     if not no_app:
         serve([str(store), "--port", str(port), *(["--no-browser"] if no_browser else [])])

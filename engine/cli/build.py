@@ -6,16 +6,20 @@ from typing import Annotated
 import typer
 
 from traklens.engine.cli.console import facts_table, notes, progress, results
-from traklens.engine.cli.data import Data, Reader, Sample, Template, TextColumn, show_data
+from traklens.engine.cli.data import Data, LabelColumn, Reader, Sample, Template, TextColumn, show_data
+from traklens.engine.cli.tasks import TaskName
 
 
 def build(
     data: Data,
     store: Annotated[Path, typer.Option(help="Store directory to write.")],
-    run: Annotated[Path | None, typer.Option(help="Run directory of `traklens train`.")] = None,
-    model: Annotated[str | None, typer.Option(help="open_clip architecture of the checkpoints.")] = None,
+    task: TaskName = None,
+    run: Annotated[Path | None, typer.Option(help="Run directory of `traklens train`, which knows its task.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Architecture of the checkpoints, as for `traklens train`.")
+    ] = None,
     checkpoint: Annotated[list[Path] | None, typer.Option(help="Weights file; repeat for several.")] = None,
-    targets: Annotated[Path | None, typer.Option(help="Further pairs to use as held-out targets.")] = None,
+    targets: Annotated[Path | None, typer.Option(help="Further examples to use as held-out targets.")] = None,
     proj_dim: Annotated[int, typer.Option(help="Projection dimension k.", min=1, max=1 << 20)] = 2048,
     projection: Annotated[str, typer.Option(help="sjlt or rademacher.")] = "sjlt",
     modules: Annotated[
@@ -23,12 +27,19 @@ def build(
     ] = "",
     damping: Annotated[float, typer.Option(help="λ relative to the mean diagonal of the Gram matrix.")] = 1.0,
     weight_by_q: Annotated[bool, typer.Option(help="Weigh scores by the output-to-loss gradient Q.")] = True,
-    references: Annotated[int, typer.Option(help="Reference pairs in the model output f.", min=1)] = 512,
-    temperature: Annotated[str, typer.Option(help="Logit scale in f: checkpoint (its own) or one.")] = "checkpoint",
+    output: Annotated[str, typer.Option(help="Model output f: margin (log odds) or log_probability.")] = "margin",
+    normalize: Annotated[
+        str,
+        typer.Option(help="Length of projected gradients: none (as they are) or unit (scores then have no unit)."),
+    ] = "none",
+    references: Annotated[int, typer.Option(help="Reference pairs in CLIP's model output f.", min=1)] = 512,
+    temperature: Annotated[
+        str, typer.Option(help="Logit scale in CLIP's f: checkpoint (its own) or one.")
+    ] = "checkpoint",
     seed: Annotated[int, typer.Option(help="Decides projection, reference pairs and --sample.", min=0)] = 0,
-    batch_size: Annotated[int, typer.Option(help="Pairs per backward pass; changes no score.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Examples per backward pass; changes no score.")] = 64,
     gradients: Annotated[
-        str | None, typer.Option(help="hooks, single or vmap; the fastest on a few pairs if not given.")
+        str | None, typer.Option(help="hooks, single or vmap; the fastest on a few examples if not given.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda (not yet run on hardware).")] = "cpu",
     overwrite: Annotated[bool, typer.Option(help="Replace a finished store.")] = False,
@@ -37,6 +48,7 @@ def build(
     reader: Reader = None,
     text_column: TextColumn = None,
     caption_template: Template = None,
+    label_column: LabelColumn = None,
     sample: Sample = None,
 ) -> None:
     """Precompute TRAK features and the indices into a store. Resumes where it was interrupted."""
@@ -50,6 +62,7 @@ def build(
     with progress(notes) as report:
         source = Source.open(
             data,
+            task=task,
             run=run,
             model=model,
             checkpoints=tuple(checkpoint or ()),
@@ -57,15 +70,16 @@ def build(
             reader=reader,
             text_column=text_column,
             caption_template=caption_template,
+            label_column=label_column,
             sample=sample,
             seed=seed,
             report=report,
         )
         show_data(source.dataset)
         specs = (
-            ModelOutputSpec(kind="clip_margin", temperature=temperature, n_reference=references, reference_seed=seed),
+            ModelOutputSpec(output=output, temperature=temperature, n_reference=references, reference_seed=seed),
             ProjectionSpec(kind=projection, dim=proj_dim, nonzeros=4, seed=seed, modules=modules),
-            ScoreSpec(damping=damping, weight_by_q=weight_by_q),
+            ScoreSpec(damping=damping, weight_by_q=weight_by_q, normalize=normalize),
         )
         if dry_run:
             expected = estimate(source, *specs[:2], batch_size=batch_size, device=device)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from traklens.engine.cli.console import AsJson, StoreDir, facts_table, notes, progress, results
+from traklens.engine.cli.tasks import OwnTask, TaskName, name_task, task_or_clip
 
 
 def show_data(dataset, console=notes) -> None:
@@ -25,30 +26,42 @@ Template = Annotated[
     str | None,
     typer.Option("--caption-template", help="Caption made of columns, e.g. 'a photo of a {label}'."),
 ]
-Sample = Annotated[int | None, typer.Option(help="Take only this many pairs, drawn with --seed.", min=1)]
-Data = Annotated[Path, typer.Argument(help="Folder, list or shard of image-caption pairs.")]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="Column of the metadata that holds the label; folders name it if there is none.")
+]
+Sample = Annotated[int | None, typer.Option(help="Take only this many examples, drawn with --seed.", min=1)]
+Data = Annotated[
+    Path, typer.Argument(help="Folder, list or shard of examples: image-caption pairs, labelled images, …")
+]
 
 
 def data(
     data: Data,
+    task: TaskName = None,
     reader: Reader = None,
     text_column: TextColumn = None,
     caption_template: Template = None,
+    label_column: LabelColumn = None,
     sample: Sample = None,
     seed: Annotated[int, typer.Option(help="Decides --sample.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """What would be read: form, lists, pairs, images, what is left out and why, three examples. Writes nothing."""
+    """What would be read: form, lists, how much, what is left out and why, three examples. Writes nothing."""
     from traklens.engine.data import load_dataset
+    from traklens.engine.tasks.registry import reading_of
 
+    known = task_or_clip(task)
     with progress(notes) as report:
         dataset = load_dataset(
             data,
             reader=reader,
             text_column=text_column,
             caption_template=caption_template,
+            label_column=label_column,
             sample=sample,
             seed=seed,
+            fields=known.fields,
+            read=reading_of(known),
             report=report,
         )
     if as_json:
@@ -63,9 +76,11 @@ def relocate(
     data: Annotated[Path | None, typer.Option(help="Where the data set is now.")] = None,
     run: Annotated[Path | None, typer.Option(help="Where the run directory is now.")] = None,
     targets: Annotated[Path | None, typer.Option(help="Where the further targets are now.")] = None,
+    task: OwnTask = None,
 ) -> None:
     """Tell a store where its data or its run were moved to; it must be the same data and the same weights."""
     from traklens.engine.build.relocate import relocate as move
 
+    name_task(task)
     move(store, data=data, run=run, targets=targets)
     results.print(f"Store {store}: places renewed.", highlight=False, soft_wrap=True)

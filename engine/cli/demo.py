@@ -5,7 +5,7 @@ from pathlib import Path
 
 from traklens.engine.progress import Report
 
-PAIRS = 2_000
+PAIRS, PLATES = 2_000, 2_000
 CHECKPOINTS = 4
 
 
@@ -51,6 +51,41 @@ def prepare(
         data = write_demo_dataset(directory / "data", n=pairs, seed=0, progress=drawn)
     dataset = load_dataset(data, report=report)
     train(dataset, directory / "run", checkpoints=checkpoints, report=report)
+    source = Source.open(data, run=directory / "run", report=report)
+    build_store(source, store, ModelOutputSpec(), ProjectionSpec(), ScoreSpec(), report=report)
+    return store
+
+
+def prepare_classifier(
+    directory: Path,
+    report: Report,
+    *,
+    data: Path | None = None,
+    label_column: str | None = None,
+    examples: int = PLATES,
+    checkpoints: int = CHECKPOINTS,
+) -> Path:
+    """The demo of an image classifier: `data`, or drawn plates whose character is the label. As `prepare`."""
+    store = directory / "store"
+    if (store / "manifest.json").is_file():
+        from traklens.stores.store import open_store
+
+        open_store(store)
+        return store
+    from traklens.engine.build.source import Source
+    from traklens.engine.build.stages import build_store
+    from traklens.engine.data import load_dataset
+    from traklens.engine.data.demo import write_demo_dataset
+    from traklens.engine.tasks.image_classifier import ImageClassifierTask
+    from traklens.engine.training.train import train
+    from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
+
+    if data is None:
+        data = directory / "data"
+        write_demo_dataset(data, n=examples, seed=0, progress=lambda done, n: report("drawing plates", done, n, ""))
+    task = ImageClassifierTask()
+    dataset = load_dataset(data, fields=task.fields, label_column=label_column, report=report)
+    train(dataset, directory / "run", task=task, checkpoints=checkpoints, report=report)
     source = Source.open(data, run=directory / "run", report=report)
     build_store(source, store, ModelOutputSpec(), ProjectionSpec(), ScoreSpec(), report=report)
     return store

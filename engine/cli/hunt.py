@@ -16,7 +16,7 @@ def hunt(
     top: Annotated[int, typer.Option(help="How many suspects to list or write.")] = 20,
     out: Annotated[Path | None, typer.Option(help="Write them to this .csv, .parquet or .jsonl file.")] = None,
     truth: Annotated[
-        str | None, typer.Option(help="Column of the metadata with the true caption: measures the hunt.")
+        str | None, typer.Option(help="Column of the metadata with the true caption or label: measures the hunt.")
     ] = None,
     retrain: Annotated[
         int | None,
@@ -24,7 +24,7 @@ def hunt(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the training pairs most likely to have a wrong caption."""
+    """List the training examples most likely to have a wrong caption or label."""
     from traklens.engine.label_errors.export import save, suspects_table
     from traklens.engine.label_errors.hunt import hunt as run
     from traklens.stores.errors import UsageError
@@ -36,7 +36,7 @@ def hunt(
     opened = open_store(store)
     with progress(notes) as report:
         suspects, measured = run(opened, truth=truth, retrain=retrain, report=report)
-    rows, decisions = suspects.order[:top], Reviews(opened.path).current()
+    rows, decisions, what = suspects.order[:top], Reviews(opened.path).current(), opened.task.title
     if out is not None:
         save(suspects_table(opened, suspects, decisions, rows, out.suffix), out)
         notes.print(f"{rows.size:,} suspects written to {out}", highlight=False, soft_wrap=True)
@@ -44,7 +44,7 @@ def hunt(
         listed = [
             {
                 "id": str(opened.examples.id[row]),
-                "caption": str(opened.examples.caption[row]),
+                opened.task.title: str(opened.examples.words[row]),
                 "image": str(opened.examples.image[row]),
                 "probability": float(suspects.probability[row]),
                 "signals": {name: float(values[row]) for name, values in suspects.signals.items()},
@@ -56,13 +56,13 @@ def hunt(
         return
     if out is None:
         table = Table(
-            "", "likely wrong", "id", "caption", title=f"{opened.n_train:,} training pairs, the most suspect"
+            "", "likely wrong", "id", what, title=f"{opened.n_train:,} training {opened.noun}, the most suspect"
         )
         for place, row in enumerate(rows, start=1):
-            caption = Text(str(opened.examples.caption[row])[:120])
-            table.add_row(str(place), f"{suspects.probability[row]:.0%}", str(opened.examples.id[row]), caption)
+            words = Text(str(opened.examples.words[row])[:120])
+            table.add_row(str(place), f"{suspects.probability[row]:.0%}", str(opened.examples.id[row]), words)
         results.print(table)
-        results.print(f"About {suspects.expected_wrong:,.0f} captions are estimated to be wrong.", highlight=False)
+        results.print(f"About {suspects.expected_wrong:,.0f} {what}s are estimated to be wrong.", highlight=False)
     if measured is not None:
         title = f"{measured['wrong']:,} of {measured['pairs']:,} are wrong by {truth!r}"
         table = Table("ranking", "AUROC", "average precision", *(f"first {k}" for k in _sizes(measured)), title=title)
@@ -84,7 +84,7 @@ def export(
         str, typer.Option(help="open_clip, webdataset-keys, cleanlab, fiftyone or parquet.")
     ] = "open_clip",
 ) -> None:
-    """Write the training pairs with people's decisions applied."""
+    """Write the training examples with people's decisions applied."""
     from traklens.engine.label_errors.decisions import confirms, corrects
     from traklens.engine.label_errors.export import export as run
     from traklens.engine.label_errors.export import save
@@ -99,7 +99,7 @@ def export(
     save(content, out)
     gone, mended = (sum(map(counts, decisions.values())) for counts in (confirms, corrects))
     results.print(
-        f"{out}: {opened.n_train:,} training pairs, {gone:,} left out, {mended:,} captions corrected",
+        f"{out}: {opened.n_train:,} training {opened.noun}, {gone:,} left out, {mended:,} {opened.task.title}s corrected",
         highlight=False,
         soft_wrap=True,
     )

@@ -9,40 +9,57 @@ from rich.table import Table
 from rich.text import Text
 
 from traklens.engine.cli.console import AsJson, StoreDir, facts_table, results
+from traklens.engine.cli.tasks import OwnTask, name_task
 from traklens.stores.errors import UsageError
 
 
 def query(
     store: StoreDir,
     id: Annotated[str | None, typer.Option(help="Example id of a stored pair.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Image file of a pair that is not stored.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Image file of an example that is not stored.")] = None,
     caption: Annotated[str | None, typer.Option(help="Its caption; the nearest stored one if not given.")] = None,
+    label: Annotated[str | None, typer.Option(help="Its label; what the models take it for if not given.")] = None,
     contrast: Annotated[str | None, typer.Option(help="Second caption: why the first rather than this one?")] = None,
+    contrast_label: Annotated[str | None, typer.Option(help="Second label, likewise.")] = None,
     top: Annotated[int, typer.Option(help="How many proponents and opponents.")] = 10,
+    task: OwnTask = None,
     as_json: AsJson = False,
 ) -> None:
-    """Proponents and opponents of a stored pair (--id) or of any image and caption."""
+    """Proponents and opponents of a stored example (--id) or of any image with a caption or a label."""
     from traklens.engine.explore.query import answer
+
+    name_task(task)
+    for first, second in ((caption, label), (contrast, contrast_label)):
+        if first is not None and second is not None:
+            raise UsageError("query", "a caption and a label", "one of them, as the store has it", "Leave one out.")
 
     if (id is None) == (image is None):
         raise UsageError("query", "both or neither of --id and --image", "exactly one of them", "Name the target.")
-    if id is not None and caption is not None:
-        raise UsageError(
-            "query", "--caption together with --id", "--caption with --image", "Use --contrast with --id."
-        )
-    found = answer(store, id=id, image=image, caption=caption, contrast=contrast, top=top)
+    given, words = ("--caption", caption) if caption is not None else ("--label", label)
+    if id is not None and words is not None:
+        raise UsageError("query", f"{given} together with --id", f"{given} with --image", "Use --contrast with --id.")
+    rather = contrast if contrast is not None else contrast_label
+    found = answer(store, id=id, image=image, words=words, contrast=rather, top=top)
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
         return
     target = found["target"]
-    heading = Text(f"{target['caption']!r}", style="bold")
-    if contrast is not None:
-        heading.append(f" rather than {contrast!r}")
-    results.print(heading, Text(f"f = {found['f']:.3f}   similarity = {found['similarity']:.3f}"))
+    title = next(name for name in ("caption", "label", *target) if name in target and name != "id")
+    heading = Text(f"{target[title]!r}", style="bold")
+    if rather is not None:
+        heading.append(f" rather than {rather!r}")
+    facts = f"f = {found['f']:.3f}"
+    if "similarity" in found:
+        facts += f"   similarity = {found['similarity']:.3f}"
+    if "predicted" in target:
+        facts += (
+            f"   p = {target['p']:.3f}   predicted: {target['predicted']['label']} ({target['predicted']['p']:.3f})"
+        )
+    results.print(heading, Text(facts))
     for side in ("proponents", "opponents"):
-        table = Table("score", "caption", "image", "id", title=side)
+        table = Table("score", title, "image", "id", title=side)
         for pair in found[side]:
-            table.add_row(f"{pair['score']:+.4f}", Text(pair["caption"][:100]), Text(pair["image"]), pair["id"])
+            table.add_row(f"{pair['score']:+.4f}", Text(pair[title][:100]), Text(pair.get("image", "-")), pair["id"])
         results.print(table)
 
 

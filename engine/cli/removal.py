@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from traklens.engine.cli.console import AsJson, StoreDir, facts_table, notes, progress, results
+from traklens.engine.cli.tasks import OwnTask, name_task
 from traklens.stores.errors import UsageError
 
 
@@ -16,19 +17,21 @@ def remove(
     store: StoreDir,
     id: Annotated[str, typer.Option(help="Example id of the target.")],
     top: Annotated[int | None, typer.Option(help="Remove this many of its top proponents.")] = None,
-    ids: Annotated[Path | None, typer.Option(help="Remove the pairs named in this file, one id per line.")] = None,
+    ids: Annotated[Path | None, typer.Option(help="Remove the examples named in this file, one id per line.")] = None,
     method: Annotated[str, typer.Option(help="The prediction to show first: group or additive.")] = "group",
     retrain: Annotated[int | None, typer.Option(help="Check by retraining with this many seeds.")] = None,
     train_command: Annotated[
         str | None,
         typer.Option(help="Your own training, with {keep}, {seed} and {out}, for models not trained here."),
     ] = None,
+    task: OwnTask = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict what removing training pairs does to a target; --retrain measures it."""
+    """Predict what removing training examples does to a target; --retrain measures it."""
     from traklens.engine.cli.removal_request import answer
     from traklens.stores.store import open_store
 
+    name_task(task)
     if (top is None) == (ids is None):
         raise UsageError("remove", "both or neither of --top and --ids", "exactly one of them", "Say what to remove.")
     with progress(notes) as report:
@@ -43,9 +46,9 @@ def remove(
             report=report,
         )
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps({k: v for k, v in found.items() if k not in ("words", "noun")}, ensure_ascii=False))
         return
-    results.print(Text(f"{found['target']['caption']!r} without {found['removed']:,} training pairs", style="bold"))
+    results.print(Text(f"{found['words']!r} without {found['removed']:,} training {found['noun']}", style="bold"))
     results.print(facts_table("change of f", _removal_facts(found)))
 
 
@@ -64,7 +67,7 @@ def _removal_facts(found: dict[str, Any]) -> dict[str, str]:
         facts["measured"] = f"{measured['change']:+.2f}, each seed " + ", ".join(
             f"{x:+.2f}" for x in measured["changes"]
         )
-        facts["measured cosine"] = f"{measured['similarity_change']:+.3f}"
+        facts[f"measured {'cosine' if found['noun'] == 'pairs' else 'p'}"] = f"{measured['similarity_change']:+.3f}"
         if measured["random"]:
             facts["as many at random"] = f"{measured['random']['change']:+.2f}"
     return facts
@@ -99,35 +102,38 @@ def evaluate(
     store: StoreDir,
     subsets: Annotated[int, typer.Option(help="Random halves of the training set to train models on.")] = 32,
     repeats: Annotated[int, typer.Option(help="Models per half; more make the measurement less noisy.")] = 1,
-    targets: Annotated[int, typer.Option(help="Held-out pairs to look at.")] = 100,
+    targets: Annotated[int, typer.Option(help="Held-out examples to look at.")] = 100,
     methods: Annotated[
-        str, typer.Option(help="Comma-separated methods.")
-    ] = "trak,clip,graddot,gradcos,influence,bm25,random",
+        str | None, typer.Option(help="Comma-separated methods; all that fit the task if not given.")
+    ] = None,
     leave_k_out: Annotated[
         list[int] | None,
         typer.Option(help="Remove this many per target and method, and retrain; repeat for several."),
     ] = None,
     removal_targets: Annotated[int, typer.Option(help="Targets of --leave-k-out.")] = 16,
     removal_methods: Annotated[
-        str, typer.Option(help="Methods of --leave-k-out: those above or greedy.")
-    ] = "trak,clip,random",
+        str | None,
+        typer.Option(help="Methods of --leave-k-out: those above or greedy; trak,clip,random if not given."),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Retrainings per removal.")] = 3,
+    task: OwnTask = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure by retraining how far this store's attributions can be trusted. Resumes; keeps what it found."""
     from traklens.engine.evaluation.evaluate import evaluate as run
     from traklens.stores.store import open_store
 
+    name_task(task)
     with progress(notes) as report:
         found = run(
             open_store(store),
             subsets=subsets,
             repeats=repeats,
             targets=targets,
-            methods=tuple(methods.split(",")),
+            methods=None if methods is None else tuple(methods.split(",")),
             leave_out=tuple(leave_k_out or ()),
             removal_targets=removal_targets,
-            removal_methods=tuple(removal_methods.split(",")),
+            removal_methods=None if removal_methods is None else tuple(removal_methods.split(",")),
             seeds=seeds,
             report=report,
         )

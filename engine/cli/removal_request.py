@@ -27,7 +27,8 @@ def answer(
 ) -> dict[str, Any]:
     """Predict, and with `retrain` seeds measure, what removing pairs does to the target `id`.
 
-    Returns {"target", "removed", "predicted": {"additive", "group", "interval"}, "measured"}; see the README. Raises
+    Returns {"target", "removed", "predicted": {"additive", "group", "interval"}, "measured"}, and "words" and "noun" for
+    people; see docs/cli.md. Raises
     UsageError or DataError for a target or list that cannot be used.
     """
     if method not in METHODS:
@@ -55,7 +56,14 @@ def answer(
             raise DataError(f"retraining {job}", status.state, "a finished retraining", status.detail or "Try again.")
         measured = Measurements(store).of(request)
     return {
-        "target": {"id": target.id, "caption": target.caption, "f": target.f, "similarity": target.similarity},
+        "target": {
+            "id": target.id,
+            store.task.title: target.words,
+            "f": target.f,
+            **({} if target.match is None else {"similarity": target.match.similarity}),
+        },
+        "words": target.words,
+        "noun": store.noun,
         "removed": len(rows),
         "method": method,
         "predicted": predicted,

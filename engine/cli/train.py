@@ -7,48 +7,66 @@ import typer
 from rich.table import Table
 
 from traklens.engine.cli.console import notes, progress, results
-from traklens.engine.cli.data import Data, Reader, Sample, Template, TextColumn, show_data
+from traklens.engine.cli.data import Data, LabelColumn, Reader, Sample, Template, TextColumn, show_data
+from traklens.engine.cli.tasks import TaskName, task_or_clip
 
 
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="Run directory to write.")],
+    task: TaskName = None,
     model: Annotated[
-        str, typer.Option(help="tiny, tiny_resnet, a configuration JSON or an open_clip architecture.")
-    ] = "tiny",
+        str,
+        typer.Option(
+            help="clip: tiny (default), tiny_resnet, a configuration JSON or an open_clip architecture; image_classifier: "
+            "resnet9 (default), resnet18, a name of torchvision or timm, or FILE.py:FUNCTION."
+        ),
+    ] = "",
     checkpoints: Annotated[int, typer.Option(help="How many models to train.")] = 4,
     epochs: Annotated[int | None, typer.Option(help="Passes over each training part; by size if not given.")] = None,
-    subset: Annotated[float, typer.Option(help="Share of the training pairs each checkpoint sees.")] = 0.5,
-    heldout: Annotated[float, typer.Option(help="Share of the pairs held out as targets.")] = 0.1,
+    subset: Annotated[float, typer.Option(help="Share of the training examples each checkpoint sees.")] = 0.5,
+    heldout: Annotated[float, typer.Option(help="Share of the examples held out as targets.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Decides split, subsets, weights and order.", min=0)] = 0,
-    batch_size: Annotated[int, typer.Option(help="Pairs per training step.")] = 64,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 1e-3,
-    augment: Annotated[str, typer.Option(help="shift, flip (and shift) or none.")] = "shift",
+    batch_size: Annotated[int, typer.Option(help="Examples per training step.")] = 64,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate; 0.001 for adamw, 0.1 for sgd if not given.")
+    ] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="shift, flip (and shift) or none; chosen by the task if not given.")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw or sgd; chosen by the task if not given.")] = None,
     reader: Reader = None,
     text_column: TextColumn = None,
     caption_template: Template = None,
+    label_column: LabelColumn = None,
     sample: Sample = None,
 ) -> None:
-    """Train M small CLIPs, each on a recorded random part of the data. Resumes where it was interrupted."""
+    """Train M small models, each on a recorded random part of the data. Resumes where it was interrupted."""
     from traklens.engine.data import load_dataset
+    from traklens.engine.tasks.registry import reading_of
     from traklens.engine.training.run_directory import streams_of
     from traklens.engine.training.train import train as train_run
 
+    known = task_or_clip(task)
     with progress(notes) as report:
         dataset = load_dataset(
             data,
             reader=reader,
             text_column=text_column,
             caption_template=caption_template,
+            label_column=label_column,
             sample=sample,
             seed=seed,
             streams=streams_of(out),
+            fields=known.fields,
+            read=reading_of(known),
             report=report,
         )
         show_data(dataset)
         run = train_run(
             dataset,
             out,
+            task=known,
             model=model,
             checkpoints=checkpoints,
             epochs=epochs,
@@ -58,10 +76,13 @@ def train(
             batch_size=batch_size,
             learning_rate=learning_rate,
             augment=augment,
+            optimizer=optimizer,
             report=report,
         )
-    table = Table("checkpoint", "recall@1 (held-out)", "recall@10", title=f"run {out}")
+    names = list(dict.fromkeys(name for quality in run.quality.values() for name in quality))
+    table = Table("checkpoint", *(f"{name} (held-out)" for name in names), title=f"run {out}")
     for m, quality in sorted(run.quality.items()):
-        table.add_row(m, *(f"{quality[k]:.2f}" if k in quality else "-" for k in ("recall@1", "recall@10")))
+        table.add_row(m, *(f"{quality[name]:.2f}" if name in quality else "-" for name in names))
     results.print(table)
-    results.print(f"Next: traklens build {data} --run {out} --store STORE_DIR", highlight=False, soft_wrap=True)
+    own = f" --task {task}" if run.spec.task.source else ""
+    results.print(f"Next: traklens build {data} --run {out}{own} --store STORE_DIR", highlight=False, soft_wrap=True)

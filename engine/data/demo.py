@@ -118,20 +118,27 @@ def _plates(n: int, rng: np.random.Generator, even: bool) -> list[tuple[Plate, d
     originals = [i for i in range(n) if i not in wrong and i not in copies]
     rows = []
     for i, plate in enumerate(plates):
-        text, planted, of = plate.caption(), "", ""
+        text, label, planted, of = plate.caption(), plate.character, "", ""
         if i in wrong:
             other = drawn()
             while other.character == plate.character:
                 other = drawn()
-            text, planted = other.caption(), "wrong caption"
+            text, label, planted = other.caption(), other.character, "wrong caption"
         elif i in copies:
             original = int(rng.choice(originals))
             originals.remove(original)  # one copy each, so that no two copies are the same picture
             plate = replace(plates[original], jitter=plates[original].jitter ^ 1)
-            text, planted, of = plate.caption(), "near-duplicate", f"images/{original:05d}.png"
+            text, label, planted, of = (
+                plate.caption(),
+                plate.character,
+                "near-duplicate",
+                f"images/{original:05d}.png",
+            )
         truth = {
             "text": text,
             "true_text": plate.caption(),
+            "label": label,
+            "true_label": plate.character,
             "planted": planted,
             "near_duplicate_of": of,
             "character": plate.character,

@@ -1,26 +1,14 @@
-"""The unit of everything: one image with one caption; and what could not be used."""
+"""A data set that was read: its examples, an account of how, and what could not be used."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
+from traklens.stores.examples import Example
 from traklens.stores.specs import DatasetSpec
-
-
-@dataclass(frozen=True)
-class Example:
-    """One pair. `image` is a path relative to the data set's root, POSIX; `attributes` are further columns."""
-
-    id: str
-    image_id: str
-    image: str
-    caption: str
-    split: str | None
-    attributes: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,9 @@ class ProblemReport:
 
 @dataclass(frozen=True)
 class Account:
-    """What was read, in words and numbers: `samples` are (picture, caption) of three pairs."""
+    """What was read, in words and numbers: `samples` are (picture, caption or label) of three examples, `classes` the
+    labels in the order in which models number them.
+    """
 
     reader: str
     lists: tuple[str, ...]
@@ -66,13 +56,17 @@ class Account:
     images: int
     left_out: dict[str, int]
     samples: tuple[tuple[str, str], ...]
+    classes: tuple[str, ...] = ()
+    noun: str = "pairs"
 
     def facts(self) -> dict[str, str]:
         """One line each, for a person."""
         found = {"reader": self.reader}
         if self.lists:
             found["read from"] = shortened(self.lists, 4)
-        found["pairs"] = f"{self.pairs:,} of {self.images:,} images"
+        found[self.noun] = f"{self.pairs:,} of {self.images:,} images" if self.noun == "pairs" else f"{self.pairs:,}"
+        if self.classes:
+            found["classes"] = f"{len(self.classes):,}: {shortened(self.classes, 12)}"
         if self.left_out:
             found["left out"] = ", ".join(f"{count:,} {kind}" for kind, count in self.left_out.items())
         if self.passed_over:
@@ -90,7 +84,7 @@ def shortened(names: tuple[str, ...] | list[str], most: int) -> str:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Usable pairs in file order, what was left out, and an account of how they were read."""
+    """Usable examples in file order, what was left out, and an account of how they were read."""
 
     root: Path
     examples: tuple[Example, ...]

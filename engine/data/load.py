@@ -3,26 +3,32 @@
 import hashlib
 import io
 import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from traklens.engine.data.example import Account, Dataset, Example, Problem, ProblemReport, shortened
+from traklens.engine.data.example import Account, Dataset, Problem, ProblemReport, shortened
 from traklens.engine.data.images import OversizedImageError, open_image
 from traklens.engine.data.packed import read_image
 from traklens.engine.data.readers import ALIASES, READERS
-from traklens.engine.data.rows import NO_TEXT, Options, Row, captions_of, fields_of, plain
+from traklens.engine.data.rows import NO_TEXT, Options, Row, captions_of, fields_of, label_of, plain
 from traklens.engine.data.survey import Survey, survey
+from traklens.engine.data.values import examples_of, read_values
 from traklens.engine.progress import Report, silent
 from traklens.engine.streams import STREAMS, generator
 from traklens.stores.errors import DataError, UsageError
-from traklens.stores.specs import DatasetSpec
+from traklens.stores.examples import Example
+from traklens.stores.specs import PAIR, DatasetSpec, FieldSpec
 
 MAX_CAPTION = 10_000
 MAX_COLUMN = 10_000  # characters of a further column that are kept
 WORKERS = 4
 CLASSES = "class_folders"
+OF_THE_TASK = "of the task"
+Read = Callable[[Path], Iterable[Any]]
 
 
 def load_dataset(
@@ -31,44 +37,69 @@ def load_dataset(
     reader: str | None = None,
     text_column: str | None = None,
     caption_template: str | None = None,
+    label_column: str | None = None,
     sample: int | None = None,
     seed: int = 0,
     streams: int = STREAMS,
+    fields: Sequence[FieldSpec] = PAIR,
+    read: Read | None = None,
     report: Report = silent,
 ) -> Dataset:
-    """Read image–caption pairs; the reader is detected unless named.
+    """Read examples of these `fields`, image–caption pairs if not given; the reader is detected unless named.
 
-    Unusable rows are collected in `Dataset.problems` and left out. `sample` keeps that many rows, drawn with `seed`;
-    `streams` is the version of the random streams, an older one for a data set drawn before (engine/streams.py).
-    Raises DataError when nothing there is a known form or no pair can be used, UsageError for an unknown reader.
+    Pictures with a text or a label are read in every form of READERS; other fields by `read(path)`, which gives one mapping
+    per example, or from a table or arrays with a column for each. Unusable rows are collected in `Dataset.problems` and left
+    out. `sample` keeps that many rows, drawn with `seed`; `streams` is the version of the random streams, an older one for a
+    data set drawn before (engine/streams.py).
+    Raises DataError when nothing there is a known form or no example can be used, UsageError for an unknown reader.
     """
-    path = Path(path)
+    path, fields = Path(path), tuple(fields)
     if sample is not None and sample < 1:
         raise UsageError("sample", str(sample), "1 or more pairs", "Leave it out to take all.")
     if caption_template is not None:
         fields_of(caption_template)
-    named = ALIASES.get(reader or "", reader)
-    there, name, files = _detect(path, named)
-    rows, problems = _rows(READERS[name].rows(there, files, Options(text_column, caption_template)))
-    if sample is not None and sample < len(rows):
-        draw = generator("sample of a data set", seed, version=streams)
-        rows = [rows[i] for i in np.sort(draw.choice(len(rows), size=sample, replace=False))]
-    examples, unusable = _check(there.root, rows, report)
-    problems += unusable
-    lists = tuple(_name(there, file) for file in files)
+    kinds = [field.kind for field in fields]
+    labels = kinds == ["image", "label"]
+    classes: list[str] | None = None
+    if read is None and (labels or kinds == ["image", "text"]):
+        if label_column is not None and not labels:
+            raise UsageError("label_column", label_column, "a task with labels", "Name the task with --task.")
+        if labels and (text_column or caption_template):
+            raise UsageError(
+                "text_column and caption_template",
+                "given for a task with labels",
+                "label_column",
+                "Use --label-column.",
+            )
+        there, name, files = _detect(path, ALIASES.get(reader or "", reader), labels)
+        options = Options(label_column if labels else text_column, caption_template, labels)
+        rows, problems = _rows(READERS[name].rows(there, files, options), label_of if labels else captions_of)
+        rows = _sampled(rows, sample, seed, streams)
+        examples, unusable = _check(there.root, rows, fields, report)
+        problems, root = problems + unusable, there.root
+        lists, over = tuple(_name(there, file) for file in files), _passed_over(there, name, files)
+        finder = READERS[name].classes
+        classes = finder(there, files) if labels and finder is not None else None
+    else:
+        name, root, lists, over = OF_THE_TASK, path if path.is_dir() else path.parent, (path.name,), ()
+        found = list(read(path) if read is not None else read_values(path, fields))
+        examples, problems = examples_of(_sampled(found, sample, seed, streams), root, fields)
+        there = Survey(path, root)
     account = Account(
         reader=name,
         lists=lists,
-        passed_over=_passed_over(there, name, files),
+        passed_over=over,
         pairs=len(examples),
-        images=len({example.image_id for example in examples}),
+        images=len({example.group for example in examples}),
         left_out=ProblemReport(tuple(problems)).counts(),
-        samples=tuple((examples[i].image, examples[i].caption) for i in _spread(len(examples))),
+        samples=tuple(_shown(examples[i], fields) for i in _spread(len(examples))),
+        classes=_classes(examples, fields, classes),
+        noun="pairs" if fields == PAIR else "examples",
     )
     if not examples:
         raise _nothing(path, there, account, problems)
     spec = DatasetSpec(
-        root=str(there.root.resolve()),
+        root=str((path if name == OF_THE_TASK else root).resolve()),
         reader=name,
         text_column=text_column,
         caption_template=caption_template,
@@ -77,20 +108,62 @@ def load_dataset(
         n_examples=len(examples),
         fingerprint=hashlib.sha256("\n".join(sorted(example.id for example in examples)).encode()).hexdigest(),
         streams=streams,
+        fields=fields,
+        label_column=label_column,
     )
-    return Dataset(there.root, tuple(examples), ProblemReport(tuple(problems)), spec, account)
+    return Dataset(root, tuple(examples), ProblemReport(tuple(problems)), spec, account)
 
 
-def load_again(root: Path, spec: DatasetSpec, report: Report = silent) -> Dataset:
+def _sampled(rows: list, sample: int | None, seed: int, streams: int) -> list:
+    """So many of the rows, in their order; all if None."""
+    if sample is None or sample >= len(rows):
+        return rows
+    draw = generator("sample of a data set", seed, version=streams)
+    return [rows[i] for i in np.sort(draw.choice(len(rows), size=sample, replace=False))]
+
+
+def _shown(example: Example, fields: Sequence[FieldSpec]) -> tuple[str, str]:
+    """A picture's name, or the id, and what else an example says, in a few words."""
+    values = [str(example.fields[field.name])[:300] for field in fields if field.kind not in ("image", "tensor")]
+    image = next((example.fields[field.name] for field in fields if field.kind == "image"), None)
+    return (image if isinstance(image, str) else example.id), ", ".join(values)
+
+
+def _classes(examples: list[Example], fields: Sequence[FieldSpec], named: list[str] | None) -> tuple[str, ...]:
+    """The labels in the order in which models number them: as the form of the data has it, whole numbers by size, else by
+    their letters. Empty where no field is a label."""
+    field = next((field.name for field in fields if field.kind == "label"), None)
+    if field is None:
+        return ()
+    there = {str(example.fields[field]) for example in examples}
+    if named is not None and there <= set(named):
+        return tuple(named)
+    numbers = all(label.lstrip("-").isdecimal() for label in there)
+    return tuple(sorted(there, key=int if numbers else str))
+
+
+def load_again(root: Path, spec: DatasetSpec, report: Report = silent, *, read: Read | None = None) -> Dataset:
     """Read a data set as it was read before, from where it is now. Raises DataError as `load_dataset`."""
+    if spec.reader == OF_THE_TASK:
+        return load_dataset(
+            root,
+            sample=spec.sample,
+            seed=spec.seed,
+            streams=spec.streams,
+            fields=spec.fields,
+            read=read,
+            report=report,
+        )
     return load_dataset(
         root,
         reader=spec.reader,
         text_column=spec.text_column,
         caption_template=spec.caption_template,
+        label_column=spec.label_column,
         sample=spec.sample,
         seed=spec.seed,
         streams=spec.streams,
+        fields=spec.fields,
         report=report,
     )
 
@@ -111,7 +184,7 @@ def _nothing(path: Path, there: Survey, account: Account, problems: list[Problem
     return DataError(f"data set {path}", f"{kinds}{read}{first}", "at least one usable pair", remedy)
 
 
-def _detect(path: Path, reader: str | None) -> tuple[Survey, str, list[Path]]:
+def _detect(path: Path, reader: str | None, labels: bool = False) -> tuple[Survey, str, list[Path]]:
     if reader is not None and reader not in READERS:
         raise UsageError("reader", repr(reader), " or ".join(READERS), "Choose one, or leave it out.")
     if not path.exists():
@@ -122,7 +195,7 @@ def _detect(path: Path, reader: str | None) -> tuple[Survey, str, list[Path]]:
     if path.parent.name == "annotations" and path.is_file():
         there = Survey(path, path.parent.parent, survey(path.parent.parent).pictures, [path])
     for name in [reader] if reader is not None else READERS:
-        if name == CLASSES and reader is None and there.lists:
+        if name == CLASSES and reader is None and there.lists and not labels:
             break
         files = READERS[name].find(there)
         if files:
@@ -176,11 +249,11 @@ def _passed_over(there: Survey, name: str, files: list[Path]) -> tuple[str, ...]
     return (*lists, *(f"{name} (hidden)" for name in there.hidden))
 
 
-def _rows(found) -> tuple[list[Row], list[Problem]]:
-    """Rows with one caption each, and what has none."""
+def _rows(found, words_of: Callable[[Row], list[str] | Problem]) -> tuple[list[Row], list[Problem]]:
+    """Rows with one caption (label) each, and what has none."""
     rows, problems = [], []
     for row in found:
-        captions = row if isinstance(row, Problem) else captions_of(row)
+        captions = row if isinstance(row, Problem) else words_of(row)
         if isinstance(row, Problem) or isinstance(captions, Problem):
             problems.append(captions)
         else:
@@ -188,27 +261,31 @@ def _rows(found) -> tuple[list[Row], list[Problem]]:
     return rows, problems
 
 
-def _check(root: Path, rows: list[Row], report: Report) -> tuple[list[Example], list[Problem]]:
+def _check(
+    root: Path, rows: list[Row], fields: Sequence[FieldSpec], report: Report
+) -> tuple[list[Example], list[Problem]]:
+    """The examples of rows that can be used: every picture decoded and hashed."""
+    noun = "pair" if tuple(fields) == PAIR else "example"
     examples: list[Example] = []
     problems: list[Problem] = []
     seen: dict[str, str] = {}
     with ThreadPoolExecutor(WORKERS) as pool:
-        for number, found in enumerate(pool.map(lambda row: _read(root, row), rows, chunksize=16), start=1):
+        for number, found in enumerate(pool.map(lambda row: _read(root, row, fields), rows, chunksize=16), start=1):
             if isinstance(found, Problem):
                 problems.append(found)
             elif found.id in seen:
-                problems.append(
-                    Problem("duplicate pair", found.image, f"same picture and caption as {seen[found.id]}")
-                )
+                image = str(found.fields[fields[0].name])
+                what = f"same picture and {fields[1].name} as {seen[found.id]}"
+                problems.append(Problem(f"duplicate {noun}", image, what))
             else:
-                seen[found.id] = found.image
+                seen[found.id] = str(found.fields[fields[0].name])
                 examples.append(found)
             if number % 64 == 0 or number == len(rows):
-                report("checking pairs", number, len(rows), "")
+                report(f"checking {noun}s", number, len(rows), "")
     return examples, problems
 
 
-def _read(root: Path, row: Row) -> Example | Problem:
+def _read(root: Path, row: Row, fields: Sequence[FieldSpec]) -> Example | Problem:
     image = _readable(row.image)
     caption = unicodedata.normalize("NFC", row.caption).strip()
     if not caption:
@@ -237,7 +314,7 @@ def _read(root: Path, row: Row) -> Example | Problem:
     image_id = hashlib.sha256(content).hexdigest()[:16]
     id_ = hashlib.sha256(content + b"\0" + caption.encode()).hexdigest()[:16]
     kept = {_mended(str(name)): _mended(plain(value) or "") for name, value in row.attributes.items()}
-    return Example(id_, image_id, row.image, caption, row.split, kept)
+    return Example(id_, image_id, {fields[0].name: row.image, fields[1].name: caption}, row.split, kept)
 
 
 def _readable(name: str) -> str:

@@ -1,6 +1,7 @@
-"""The bytes of one picture: a file of its own, a member of a tar shard, or a cell of a Parquet or Arrow table.
+"""The bytes of one picture: a file of its own, a member of a tar shard, a cell of a Parquet or Arrow table, or a record.
 
-`image` names it relative to the data set's root: `a/b.jpg`, `shard.tar/a/b.jpg`, or `part.parquet/COLUMN/ROW`.
+`image` names it relative to the data set's root: `a/b.jpg`, `shard.tar/a/b.jpg`, `part.parquet/COLUMN/ROW`, or
+`data_batch_1.bin/ROW`.
 """
 
 import io
@@ -15,9 +16,11 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from traklens.engine.data.images import IMAGE_SUFFIXES, open_image
+from traklens.engine.data.readers_arrays import record
 from traklens.stores.errors import DataError
 
-PACKED = (".tar", ".parquet", ".arrow")
+RECORDS = (".bin", "-ubyte", "-ubyte.gz")
+PACKED = (".tar", ".parquet", ".arrow", *RECORDS)
 
 
 def read_image(root: Path, image: str) -> bytes:
@@ -62,6 +65,8 @@ def _member(file: Path, inside: str, image: str) -> bytes:
             with file.open("rb") as opened:
                 opened.seek(start)
                 return opened.read(size)
+        if file.name.endswith(RECORDS):
+            return record(file, int(inside))
         column, row = inside.rsplit("/", 1)
         return bytes_of(cell(file, column, int(row)))
     except (KeyError, OSError, ValueError, IndexError, TypeError, pa.ArrowException) as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from traklens.engine.data import readers_arrays as arrays
 from traklens.engine.data import readers_folders as folders
 from traklens.engine.data import readers_json as nested
 from traklens.engine.data import readers_lists as lists
@@ -19,11 +20,15 @@ from traklens.engine.data.survey import Survey
 
 @dataclass(frozen=True)
 class Reader:
-    """`find` gives the files of this form (for forms without a list: the folders); `rows` reads them."""
+    """`find` gives the files of this form (for forms without a list: the folders); `rows` reads them.
+
+    `classes` names the classes in the order in which models number them, where the form says so.
+    """
 
     find: Callable[[Survey], list[Path]]
     rows: Callable[[Survey, list[Path], Options], Iterator[Row | Problem]]
     form: str
+    classes: Callable[[Survey, list[Path]], list[str]] | None = None
 
 
 READERS: Mapping[str, Reader] = {
@@ -39,6 +44,8 @@ READERS: Mapping[str, Reader] = {
     "sidecar": Reader(folders.captioned_folders, folders.sidecar_rows, "a .txt or .caption beside each picture"),
     "table": Reader(lists.table_files, lists.table_rows, "a table with a picture and a caption column"),
     "records": Reader(nested.record_files, nested.record_rows, "a JSON list of objects with a picture and a caption"),
-    "class_folders": Reader(folders.class_folders, folders.class_rows, "a folder per class"),
+    "cifar": Reader(arrays.cifar_files, arrays.cifar_rows, "CIFAR's binary files", arrays.cifar_classes),
+    "mnist": Reader(arrays.mnist_files, arrays.mnist_rows, "MNIST's IDX files", arrays.mnist_classes),
+    "class_folders": Reader(folders.class_folders, folders.class_rows, "a folder per class", folders.class_names),
 }
 ALIASES = {"flickr8k": "flickr", "flickr30k": "flickr"}

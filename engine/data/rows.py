@@ -1,4 +1,4 @@
-"""One raw row of a data set, and how captions are made of its columns."""
+"""One raw row of a data set, and how captions and labels are made of its columns."""
 
 import json
 import math
@@ -13,6 +13,7 @@ from traklens.stores.errors import DataError, UsageError
 
 SPLITS = {"train": "train", "test": "heldout", "val": "heldout", "validation": "heldout", "heldout": "heldout"}
 CAPTION_COLUMNS = ("text", "caption", "title", "captions")
+LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "fine_label", "target")
 IMAGE_COLUMNS = (
     "file_name",
     "filepath",
@@ -30,7 +31,8 @@ NO_TEXT = re.compile("[\ud800-\udfff\0]")
 
 @dataclass(frozen=True)
 class Row:
-    """A picture relative to the root, its caption as the list has it, a split if the data set names one, other columns."""
+    """A picture relative to the root, its caption (or label) as the list has it, a split if the data set names one, other
+    columns."""
 
     image: str
     caption: Any
@@ -40,15 +42,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Options:
-    """How captions are made: a column, or a template of columns."""
+    """How captions are made: a column, or a template of columns; with `labels`, the column holds labels instead."""
 
     text_column: str | None = None
     caption_template: str | None = None
+    labels: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names a caption column may have."""
-        return (self.text_column,) if self.text_column else CAPTION_COLUMNS
+        """Names a caption (label) column may have."""
+        if self.text_column:
+            return (self.text_column,)
+        return LABEL_COLUMNS if self.labels else CAPTION_COLUMNS
 
     def column_of(self, names: Iterable[str]) -> str | None:
         """The caption column among these names; None when there is none, or a template makes the captions."""
@@ -87,11 +92,16 @@ def caption_of(columns: Mapping[str, Any], options: Options, where: str) -> Any:
         name = options.column_of(columns)
         if name is not None:
             return columns[name]
+        what, remedy = (
+            ("label", "Name it with --label-column.")
+            if options.labels
+            else (
+                "caption",
+                "Name it with --text-column, or make captions with --caption-template 'a photo of a {column}'.",
+            )
+        )
         raise DataError(
-            where,
-            "columns " + ", ".join(columns),
-            f"a caption column ({', '.join(options.columns)})",
-            "Name it with --text-column, or make captions with --caption-template 'a photo of a {column}'.",
+            where, "columns " + ", ".join(columns), f"a {what} column ({', '.join(options.columns)})", remedy
         )
     made = ""
     for text, name, _, _ in Formatter().parse(options.caption_template):
@@ -125,6 +135,18 @@ def plain(value: Any) -> str | None:
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def label_of(row: Row) -> list[str] | Problem:
+    """The label of a row: a text, or a whole number as it is written. Anything else is a Problem."""
+    value = row.caption
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int | str) and str(value).strip():
+        return [str(value).strip()]
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return Problem("no label", row.image, "an empty cell")
+    return Problem("label that is no text", row.image, str(plain(value))[:60])
 
 
 def captions_of(row: Row) -> list[str] | Problem:

@@ -52,6 +52,7 @@ class Survey:
     root: Path
     pictures: list[str] = field(default_factory=list)  # relative, POSIX
     lists: list[Path] = field(default_factory=list)
+    arrays: list[Path] = field(default_factory=list)  # files of records: .bin, IDX
     hidden: list[str] = field(default_factory=list)
 
     @cached_property
@@ -114,6 +115,8 @@ def survey(path: Path) -> Survey:
             place = here / name
             if place.suffix.lower() in IMAGE_SUFFIXES:
                 found.pictures.append(place.relative_to(root).as_posix())
+            elif place.suffix == ".bin" or "ubyte" in name:
+                found.arrays.append(place)
             elif path.is_dir() and is_list(place):
                 found.lists.append(place)
     if not path.is_dir():

@@ -7,7 +7,7 @@ and one with more subsets or targets adds to what is there. The outcome is kept 
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,10 @@ from traklens.stores.layout import EVALUATION
 from traklens.stores.locks import writing
 from traklens.stores.store import Store
 
+if TYPE_CHECKING:
+    from traklens.engine.tasks.contract import Task
+
+REMOVED_BY = ("trak", "clip", "random")
 DEFAULT_METHODS = ("trak", "clip", "graddot", "gradcos", "influence", "bm25", "random")
 
 
@@ -37,16 +41,18 @@ def evaluate(
     subsets: int = 32,
     repeats: int = 1,
     targets: int = 100,
-    methods: Sequence[str] = DEFAULT_METHODS,
+    methods: Sequence[str] | None = None,
     leave_out: Sequence[int] = (),
     removal_targets: int = 16,
-    removal_methods: Sequence[str] = ("trak", "clip", "random"),
+    removal_methods: Sequence[str] | None = None,
     seeds: int = 3,
+    task: "Task | None" = None,
     report: Report = silent,
 ) -> dict[str, Any]:
     """Train what is missing, then LDS per method, leave-k-out and calibration; keeps and returns the outcome.
 
-    `subsets` random halves with `repeats` models each; `targets` held-out pairs, or all where there are fewer;
+    `subsets` random halves with `repeats` models each; `targets` held-out examples, or all where there are fewer; `methods`
+    and `removal_methods` are those that fit the task if None; `task` is the user's own, for a store that has one;
     `leave_out` sizes k removed for each of `removal_targets` targets and each removal method, `seeds` retrainings each.
     Raises UsageError for values out of range, StoreError when the store's models cannot be retrained.
     """
@@ -62,26 +68,32 @@ def evaluate(
     for k in leave_out:
         if not 1 <= k <= most_removable(store):
             raise UsageError("leave_out", str(k), f"1 to {most_removable(store):,}", "Choose a value in between.")
-    unknown = [m for m in methods if m not in METHODS] + [m for m in removal_methods if m not in leave_k_out.METHODS]
+    methods = [m for m in DEFAULT_METHODS if METHODS[m].fits(store)] if methods is None else methods
+    if removal_methods is None:
+        removal_methods = [m for m in REMOVED_BY if m not in METHODS or METHODS[m].fits(store)]
+    known = [m for m in leave_k_out.METHODS if m not in METHODS or METHODS[m].fits(store)]
+    unknown = [m for m in methods if m not in known or m not in METHODS] + [
+        m for m in removal_methods if m not in known
+    ]
     if unknown:
-        raise UsageError("methods", unknown[0], ", ".join(leave_k_out.METHODS), "Choose among them.")
+        raise UsageError("methods", unknown[0], ", ".join(known), "Choose among them.")
     from traklens.engine.retraining.cost import (
         seconds_per_pair,  # torch only here: the app reads what was found without it
     )
     from traklens.engine.retraining.worker import train_models
 
     with writing(store.path, "store", shared=True):
-        train_models(store, subset_models(store, subsets, repeats), report=report)
+        train_models(store, subset_models(store, subsets, repeats), task=task, report=report)
         rows = target_rows(store, targets)
         outcome: dict[str, Any] = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
         outcome |= {"subsets": subsets, "repeats": repeats, "targets": int(rows.size)}
         outcome["lds"], outcome["lds_by_checkpoints"] = _lds(
-            store, rows, methods, subsets, repeats, seconds_per_pair(store), report
+            store, rows, methods, subsets, repeats, seconds_per_pair(store, task), report
         )
         repeated = repeated_subsets(store, retraining_method(store), subsets, repeats)
         outcome["lds_attainable"] = ceiling(repeated[:, :, rows])
         outcome["leave_k_out"] = _leave_k_out(
-            store, rows[:removal_targets], removal_methods, leave_out, seeds, report
+            store, rows[:removal_targets], removal_methods, leave_out, seeds, task, report
         )
         outcome["calibration"] = summary(points(store))
         write_json(store.path / EVALUATION, outcome)
@@ -178,14 +190,16 @@ def _lds(
     return table, scatter
 
 
-def _leave_k_out(store: Store, rows, methods, sizes: Sequence[int], seeds: int, report: Report) -> dict:
+def _leave_k_out(
+    store: Store, rows, methods, sizes: Sequence[int], seeds: int, task: "Task | None", report: Report
+) -> dict:
     """Train the removals that are asked for; report all that the store holds."""
     from traklens.engine.retraining.jobs import history, models_to_train
     from traklens.engine.retraining.worker import train_models
 
     wanted = leave_k_out.requests(store, rows, methods, sizes, seeds) if sizes else []
     models = [model for request in wanted for model in models_to_train(store, request)]
-    train_models(store, sorted(models, key=lambda model: model.seed), report=report)
+    train_models(store, sorted(models, key=lambda model: model.seed), task=task, report=report)
     leave_k_out.keep_requests(store, wanted)
     done = [request for _, request, _ in history(store) if request.origin == "evaluate"]
     return leave_k_out.drops(store, done)

@@ -15,8 +15,9 @@ GRADIENTS_LOOKED_AT = 2_048
 
 @dataclass(frozen=True)
 class Health:
-    """One checkpoint. p: mean probability of the true partner on training, held-out (nan where none) and unseen training
-    pairs (nan where unknown). eigenvalues: float64 [k] of ΦᵀΦ, descending; ridge: what the damping adds to each.
+    """One checkpoint. p: mean probability (1 − Q) of the true partner, or of the label, on training, held-out (nan where
+    none) and unseen training examples (nan where unknown). eigenvalues: float64 [k] of ΦᵀΦ,
+    descending; ridge: what the damping adds to each.
 
     effective_rank is (Σλ)² / Σλ²; condition that of the damped matrix; zero_gradients the share of training pairs, among
     a sample, whose gradient is zero.
@@ -42,7 +43,7 @@ class Health:
 
     def in_words(self) -> str:
         """One line."""
-        line = f"checkpoint {self.checkpoint}: mean p {self.p_train:.2f} on training pairs"
+        line = f"checkpoint {self.checkpoint}: mean p {self.p_train:.2f} on training data"
         if not np.isnan(self.p_heldout):
             line += f", {self.p_heldout:.2f} held-out"
         k = self.eigenvalues.size
@@ -57,7 +58,7 @@ def health_of(store: Store) -> list[Health]:
     found = []
     for m in range(store.n_checkpoints):
         eigenvalues = np.maximum(np.asarray(store.array(m, "gram_eigenvalues")[:], dtype=np.float64), 0)
-        p = np.asarray(store.array(m, "p")[:]).mean(axis=1)
+        p = 1 - np.asarray(store.array(m, "q")[:], dtype=np.float64)  # of the partner, of the label
         train, unseen = p[: store.n_train], ~seen[m]
         found.append(
             Health(

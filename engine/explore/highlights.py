@@ -1,25 +1,47 @@
 """What is worth seeing about a target, in plain sentences, and how far it can be trusted. No torch."""
 
+from collections import Counter
+
+from traklens.engine.attribution.described import classes_of, is_matching
 from traklens.engine.attribution.methods import NAMES
-from traklens.engine.attribution.scores import Ranking, Target, shared_rows
+from traklens.engine.attribution.scores import Ranked, Ranking, Target, shared_rows
 from traklens.engine.evaluation.evaluate import kept_evaluation
 from traklens.stores.store import Store
 
 
-def story(store: Store, target: Target, trak: Ranking, clip: Ranking) -> list[str]:
-    """How rare the caption is, and whether what taught the match is what looks alike; the pair itself is never counted."""
-    captions = store.examples.caption[: store.n_train]
-    same = int((captions == target.caption).sum()) - _trains(store, target)
+def story(store: Store, target: Target, trak: Ranking, clip: Ranking | None) -> list[str]:
+    """How rare the caption is, or which labels the proponents have, and whether what taught the models is what looks alike;
+    the example itself is never counted. clip: the most similar ones, None where they cannot be compared."""
+    captions = store.examples.words[: store.n_train]
+    same = int((captions == target.words).sum()) - _trains(store, target)
     proponents = [pair for pair in trak.proponents if pair.row != target.row]
-    taught = sum(pair.caption == target.caption for pair in proponents)
+    taught = sum(pair.words == target.words for pair in proponents)
     shown = len(proponents)
+    first = _classes(target, proponents) if classes_of(store) else _rarity(store, target, same, taught, shown)
+    told = [first] if same or is_matching(store) or classes_of(store) else []
+    if clip is None:
+        return told
     shared = len(shared_rows(trak, clip) - {target.row})
     return [
-        _rarity(store, target, same, taught, shown),
+        *told,
         f"{shared} of the {shown} top proponents {'is' if shared == 1 else 'are'} also among the {len(clip.proponents)} most "
-        "similar training pairs"
+        f"similar training {store.noun}"
         + (": being similar is not the same as having influence." if 2 * shared <= shown else "."),
     ]
+
+
+def _classes(target: Target, proponents: list[Ranked]) -> str:
+    """What the models take it for, and the labels among the proponents."""
+    counts = Counter(pair.words for pair in proponents).most_common(3)
+    labels = ", ".join(f"{count} {label}" for label, count in counts) or "none"
+    lead = ""
+    if target.guess is not None and not target.contrast:
+        sure = f"with probability {target.guess.p:.2f}"
+        if target.guess.predicted == target.words:
+            lead = f"The models take it for what its label says, {sure}. "
+        else:
+            lead = f"The models take it for {target.guess.predicted} {sure}, not for its label {target.words}. "
+    return f"{lead}Labels of the {len(proponents)} top proponents: {labels}."
 
 
 def _trains(store: Store, target: Target) -> bool:

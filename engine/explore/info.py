@@ -6,7 +6,7 @@ from typing import Any
 from traklens.engine.explore.health import health_of
 from traklens.engine.explore.reproduce import commands
 from traklens.stores.checksums import files_of
-from traklens.stores.specs import to_dict
+from traklens.stores.specs import Manifest, to_dict
 from traklens.stores.store import Store, open_store
 
 
@@ -18,13 +18,13 @@ def describe(path: Path, *, verify: bool = False) -> dict[str, Any]:
     store = open_store(path)
     manifest = store.manifest
     found: dict[str, Any] = {
-        "pairs": {"training": store.n_train, "held-out": store.n_heldout},
+        store.noun: {"training": store.n_train, "held-out": store.n_heldout},
+        "task": f"{manifest.task.name} {manifest.task.version}",
         "model": manifest.model.name,
         "checkpoints": [f"{c.path} ({c.subset or 'training set unknown'})" for c in manifest.checkpoints],
         "projection": f"{manifest.projection.kind}, k = {manifest.projection.dim}, seed {manifest.projection.seed}",
         "damping": manifest.score.damping,
-        "model_output": f"{manifest.model_output.kind}, temperature {manifest.model_output.temperature}, "
-        f"{manifest.model_output.n_reference} reference pairs",
+        "model_output": output_in_words(manifest),
         "health": [found.in_words() for found in health_of(store)],
         "commands": commands(store),
         "index": {"type": manifest.score.index} | manifest.recall,
@@ -37,6 +37,13 @@ def describe(path: Path, *, verify: bool = False) -> dict[str, Any]:
     if verify:
         found["problems"] = store.verify()
     return found
+
+
+def output_in_words(manifest: Manifest) -> str:
+    spec = manifest.model_output
+    if manifest.task.name != "clip":
+        return spec.output
+    return f"{spec.output}, temperature {spec.temperature}, {spec.n_reference} reference pairs"
 
 
 def disk_use(store: Store) -> dict[str, int]:

@@ -7,6 +7,7 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
+from traklens.engine.attribution.described import classes_of, is_matching
 from traklens.engine.attribution.scores import Ranked, Target, rank
 from traklens.engine.evaluation.evaluate import in_words, kept_evaluation
 from traklens.engine.explore.reproduce import commands
@@ -55,7 +56,7 @@ def report(
     if removed is not None and prediction is not None:
         body.append(_removal(store, removed, prediction, measured))
     body += [both_ends(store, ranking.proponents, ranking.opponents), _trust(store)]
-    title = escape(target.caption[:80])
+    title = escape(target.words[:80])
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src '
@@ -91,23 +92,43 @@ def both_ends(store: Store, proponents: Sequence[Ranked], opponents: Sequence[Ra
 
 def head(store: Store, target: Target, picture: bytes | None) -> str:
     """The target: its picture where there is one, its caption, what the models make of it."""
-    image = picture if picture is not None else (None if target.row is None else store.thumbnail(target.row, "large"))
+    stored = target.row is not None and store.has_pictures
+    image = picture if picture is not None else (store.thumbnail(int(target.row or 0), "large") if stored else None)
     against = f"<p>rather than “{_text(target.contrast)}”</p>" if target.contrast else ""
-    split = "" if target.row is None else ("training pair" if target.row < store.n_train else "held-out pair")
+    split = "" if target.row is None else ("training" if target.row < store.n_train else "held-out")
     facts = {
         "model output f": f"{target.f:+.3f}",
-        "probability, caption by image and image by caption": f"{target.p[0]:.3f}, {target.p[1]:.3f}",
-        "cosine of image and caption": f"{target.similarity:+.3f}",
+        **_described(target),
+        store.noun.removesuffix("s"): f"{target.id or 'not stored'} {split}".strip(),
     }
-    if target.rank_image_to_text:  # none for the mean of several pairs
-        facts["rank of its caption, of its image"] = f"{target.rank_image_to_text:,}, {target.rank_text_to_image:,}"
-    facts["pair"] = f"{target.id or 'not stored'} {split}".strip()
     shown = "" if image is None else f'<img src="{_data(image)}" alt="the image">'
     return (
-        f'<div class="head">{shown}<div><h1>{_text(target.caption)}</h1>{against}{_table(facts)}</div></div>'
-        f"<p>Which training pairs made the models match this image with this caption: attribution by TRAK, in units of f, "
-        f"mean over {store.n_checkpoints} checkpoints.</p>"
+        f'<div class="head">{shown}<div><h1>{_text(target.words)}</h1>{against}{_table(facts)}</div></div>'
+        f"<p>{_question(store)}: attribution by TRAK, in units of f, mean over {store.n_checkpoints} checkpoints.</p>"
     )
+
+
+def _question(store: Store) -> str:
+    if is_matching(store):
+        return "Which training pairs made the models match this image with this caption"
+    if classes_of(store):
+        return "Which training examples made the models take this for what its label says"
+    return "Which training examples raised and lowered this output"
+
+
+def _described(target: Target) -> dict[str, str]:
+    """What the models make of the target, where the store can tell."""
+    found: dict[str, str] = {}
+    if target.match is not None:
+        match = target.match
+        found["probability, caption by image and image by caption"] = f"{match.p[0]:.3f}, {match.p[1]:.3f}"
+        found["cosine of image and caption"] = f"{match.similarity:+.3f}"
+        if match.rank_image_to_text:  # none for the mean of several pairs
+            found["rank of its caption, of its image"] = f"{match.rank_image_to_text:,}, {match.rank_text_to_image:,}"
+    if target.guess is not None:
+        found["probability of the label"] = f"{target.guess.p_label:.3f}"
+        found["predicted"] = f"{target.guess.predicted} ({target.guess.p:.3f})"
+    return found
 
 
 def _removal(store: Store, removed: list[Ranked], prediction: Prediction, measured: Measured | None) -> str:
@@ -126,8 +147,8 @@ def _removal(store: Store, removed: list[Ranked], prediction: Prediction, measur
     shown = removed[:50]
     more = f"<p>and {len(removed) - len(shown):,} more</p>" if len(removed) > len(shown) else ""
     return (
-        f"<h2>Change of f without {len(removed):,} training pairs</h2>{_table(facts)}"
-        f"<details><summary>The pairs</summary>{_pairs(store, shown, _largest(shown))}{more}</details>"
+        f"<h2>Change of f without {len(removed):,} training {store.noun}</h2>{_table(facts)}"
+        f"<details><summary>The {store.noun}</summary>{_pairs(store, shown, _largest(shown))}{more}</details>"
     )
 
 
@@ -135,14 +156,18 @@ def _pairs(store: Store, pairs: Sequence[Ranked], largest: float) -> str:
     """Rows of pairs; a bar as long as its column is a score of size `largest`."""
     return (
         "".join(
-            f'<div class="row"><small>{place}</small><img src="{_data(store.thumbnail(pair.row))}" alt="">'
-            f"<div>{_text(pair.caption[:400])}<br><small>{escape(pair.id)}</small>"
+            f'<div class="row"><small>{place}</small>{_picture(store, pair.row)}'
+            f"<div>{_text(pair.words[:400])}<br><small>{escape(pair.id)}</small>"
             f'<div class="bar {_sign(pair)}" style="width:{100 * abs(pair.score) / largest:.0f}%"></div></div>'
             f'<b class="{_sign(pair)}">{pair.score:+.3g}</b></div>'
             for place, pair in enumerate(pairs, start=1)
         )
         or "<p>None.</p>"
     )
+
+
+def _picture(store: Store, row: int) -> str:
+    return f'<img src="{_data(store.thumbnail(row))}" alt="">' if store.has_pictures else "<span></span>"
 
 
 def _trust(store: Store) -> str:

@@ -4,7 +4,7 @@ import shlex
 
 from traklens.engine.training.run_directory import Recipe, open_run
 from traklens.stores.errors import TrakLensError
-from traklens.stores.specs import DatasetSpec, Manifest
+from traklens.stores.specs import CLIP, DatasetSpec, Manifest
 from traklens.stores.store import Store
 
 RECIPE_OPTIONS = {
@@ -16,6 +16,7 @@ RECIPE_OPTIONS = {
     "batch_size": "batch-size",
     "learning_rate": "learning-rate",
     "augment": "augment",
+    "optimizer": "optimizer",
 }
 
 
@@ -25,35 +26,40 @@ def commands(store: Store) -> list[str]:
     files = [store.checkpoint_path(m) for m in range(store.n_checkpoints)]
     data = str(store.data_root)
     folder = files[0].parent
-    found, source = [], ["--model", manifest.model.name, *(x for file in files for x in ("--checkpoint", str(file)))]
+    named = ["--task", manifest.task.path or manifest.task.name] if manifest.task.name != CLIP.name else []
+    named_model = ["--model", manifest.model.name] if manifest.model.config else []
+    found, source = [], [*named, *named_model, *(x for file in files for x in ("--checkpoint", str(file)))]
     try:
         recipe = open_run(folder).spec.recipe
     except TrakLensError:
         pass
     else:
-        found.append(_shell(["train", data, "--out", str(folder), *_recipe(recipe, manifest)]))
-        source = ["--run", str(folder)]
+        found.append(_shell(["train", data, "--out", str(folder), *named, *_recipe(recipe, manifest)]))
+        source = ["--run", str(folder), *(named if manifest.task.source else [])]
     found.append(_shell(["build", data, *source, "--store", str(store.path), *_build(store)]))
     return found
 
 
 def _recipe(recipe: Recipe, manifest: Manifest) -> list[str]:
     values = [x for name, option in RECIPE_OPTIONS.items() for x in (f"--{option}", str(getattr(recipe, name)))]
-    return ["--model", manifest.model.name, *values, *_reading(manifest.dataset)]
+    return [
+        *(["--model", manifest.model.name] if manifest.model.config else []),
+        *values,
+        *_reading(manifest.dataset),
+    ]
 
 
 def _build(store: Store) -> list[str]:
     manifest = store.manifest
     output, projection, score = manifest.model_output, manifest.projection, manifest.score
     found = ["--proj-dim", str(projection.dim), "--projection", projection.kind, "--damping", f"{score.damping:g}"]
-    found += [
-        "--references",
-        str(output.n_reference),
-        "--temperature",
-        output.temperature,
-        "--seed",
-        str(projection.seed),
-    ]
+    if manifest.task.name == CLIP.name:
+        found += ["--references", str(output.n_reference), "--temperature", output.temperature]
+    if output.output != "margin":
+        found += ["--output", output.output]
+    if score.normalize != "none":
+        found += ["--normalize", score.normalize]
+    found += ["--seed", str(projection.seed)]
     if projection.modules:
         found += ["--modules", projection.modules]
     if not score.weight_by_q:
@@ -67,6 +73,7 @@ def _reading(dataset: DatasetSpec) -> list[str]:
     options = {
         "--text-column": dataset.text_column,
         "--caption-template": dataset.caption_template,
+        "--label-column": dataset.label_column,
         "--sample": dataset.sample,
     }
     return [x for name, value in options.items() if value is not None for x in (name, str(value))]

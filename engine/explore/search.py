@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from traklens.engine.attribution.scores import stored_target
+from traklens.engine.attribution.scores import Target, stored_target
 from traklens.stores.store import Store
 
 SPLITS = ("all", "train", "heldout")
@@ -39,7 +39,7 @@ def find_pairs(
     start, stop = _span(store, split)
     words = text.casefold().split()
     if words:
-        captions, ids = store.examples.caption, store.examples.id
+        captions, ids = store.examples.words, store.examples.id
         found = [
             row
             for row in range(start, stop)
@@ -91,21 +91,30 @@ def find_by_meaning(
     return find_pairs(store, split=split, where=where, by=-np.concatenate(cosines), page=page, per_page=per_page)
 
 
+def _badly_matched(target: Target) -> float:
+    """What a striking example has little of: ranks both ways, or doubt of its label; −f where neither is known."""
+    if target.match is not None:
+        return target.match.rank_image_to_text * target.match.rank_text_to_image
+    return -target.f if target.guess is None else 1 - target.guess.p_label
+
+
 def striking_pair(store: Store, *, seed: int = 0) -> int:
-    """The row to open on: a pair the models match well and that leans on few training pairs, not on similar ones.
+    """The row to open on: one the models match (know) well and that leans on few training examples, not on similar ones.
 
     Of a seeded draw of pairs (held-out where there are any), the eighth that retrieval ranks best both ways is kept; the
     winner has strong top-ten attributions of which few are also among the ten most similar pairs. Fewer are drawn from
     a large store, so that opening stays quick.
     """
     pool = np.arange(store.n_train, store.n) if store.n_heldout else np.arange(store.n_train)
-    width = store.influence.dim + store.similarity.dim
+    width = store.influence.dim + (store.similarity.dim if store.task.embeddings else 0)
     most = int(np.clip(SCAN_NUMBERS // max(1, store.n_train * width), 1, CANDIDATES))
     drawn = np.random.default_rng(seed).choice(pool, size=min(most, len(pool)), replace=False)
     targets = [stored_target(store, int(row)) for row in drawn]
-    matched = sorted(targets, key=lambda t: t.rank_image_to_text * t.rank_text_to_image)[: -(-len(targets) // 8)]
+    matched = sorted(targets, key=_badly_matched)[: -(-len(targets) // 8)]
     top = min(SHOWN, store.n_train)
     scores, rows = store.influence.search(np.stack([t.influence_query for t in matched]), top)
+    if not store.task.embeddings:
+        return int(matched[int(np.argmax(scores.mean(axis=1)))].row or 0)
     _, alike = store.similarity.search(np.stack([t.similarity_query for t in matched]), top)
     shared = np.array([len({*a} & {*b}) / top for a, b in zip(rows.tolist(), alike.tolist(), strict=True)])
     row = matched[int(np.argmax(scores.mean(axis=1) * (1.25 - shared)))].row

@@ -12,38 +12,43 @@ from scipy.sparse.linalg import ArpackError, eigsh
 
 from traklens.engine.progress import Report
 from traklens.stores.builder import StoreBuilder
-from traklens.stores.features import EMBEDDINGS, chunks
+from traklens.stores.features import chunks
 from traklens.stores.layout import MAP
+from traklens.stores.specs import TaskSpec
 from traklens.stores.store import Store
 
 QUANTILE = 0.995  # of |value|: where the colour scale ends
 
 
 def write_map(builder: StoreBuilder, report: Report) -> None:
-    """map.npy: float32 [n, 4], x and y by image, x and y by caption."""
+    """map.npy: float32 [n, 2·E], x and y by each of the task's embeddings; none without them."""
     manifest = builder.manifest
+    if not manifest.task.embeddings:
+        return
     report("map", 0, 1, "")
     np.save(
         builder.building / MAP,
-        flattened(builder, len(manifest.checkpoints), manifest.n_train, manifest.n_train + manifest.n_heldout),
+        flattened(
+            builder, manifest.task, len(manifest.checkpoints), manifest.n_train, manifest.n_train + manifest.n_heldout
+        ),
         allow_pickle=False,
     )
 
 
 def map_of(store: Store) -> np.ndarray:
-    """The plane's coordinates of all pairs, float32 [n, 4]; computed for a store that was built without."""
+    """The plane's coordinates of all examples, float32 [n, 2·E]; computed for a store that was built without."""
     try:
         kept = np.load(store.path / MAP, allow_pickle=False)
     except (OSError, ValueError):
         kept = None
-    if kept is not None and kept.shape == (store.n, 4):
+    if kept is not None and kept.shape == (store.n, 2 * len(store.task.embeddings)):
         return kept
-    return flattened(store, store.n_checkpoints, store.n_train, store.n)
+    return flattened(store, store.task, store.n_checkpoints, store.n_train, store.n)
 
 
-def flattened(arrays: Store | StoreBuilder, checkpoints: int, n_train: int, n: int) -> np.ndarray:
-    """Principal components 1 and 2 of the image, then of the caption embeddings, fitted to the training pairs: [n, 4]."""
-    return np.concatenate([_plane(arrays, name, checkpoints, n_train, n) for name in EMBEDDINGS], axis=1)
+def flattened(arrays: Store | StoreBuilder, task: TaskSpec, checkpoints: int, n_train: int, n: int) -> np.ndarray:
+    """Principal components 1 and 2 of each of the task's embeddings, fitted to the training examples: [n, 2·E]."""
+    return np.concatenate([_plane(arrays, name, checkpoints, n_train, n) for name in task.embeddings], axis=1)
 
 
 def _plane(arrays: Store | StoreBuilder, name: str, checkpoints: int, n_train: int, n: int) -> np.ndarray:
@@ -92,9 +97,10 @@ class Painted:
         return not len(self.xy) or bool(np.ptp(self.xy, axis=0).max() < 1e-6)
 
 
-def paint(store: Store, plane: np.ndarray, side: str, values: np.ndarray, row: int | None) -> Painted:
-    """Points for a plane by "image" or by "caption" ([n, 4]), with a value for each training pair and the target's row."""
-    place = plane[:, 2:] if side == "caption" else plane[:, :2]
+def paint(store: Store, plane: np.ndarray, side: int, values: np.ndarray, row: int | None) -> Painted:
+    """Points for the plane by embedding number `side` (of [n, 2·E]), with a value for each training example and the target's
+    row."""
+    place = plane[:, 2 * side : 2 * side + 2]
     size = np.abs(values)
     order = np.argsort(size, kind="stable")
     target = None if row is None else (float(place[row, 0]), float(place[row, 1]))

@@ -1,91 +1,81 @@
-"""Featurize: embeddings, model outputs and projected gradients of pairs under one checkpoint.
+"""Featurize: embeddings, model outputs and projected gradients of examples under one checkpoint, for any task.
 
 Per-sample gradients are projected tensor by tensor as the backward pass delivers them, so neither the [B, p] matrix
 of gradients nor the [p, k] projection matrix ever exists.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from traklens.engine.gradients import per_sample_gradients
-from traklens.engine.models.checkpoints import attributed_parameters, temperature
-from traklens.engine.models.preprocessing import normalise
+from traklens.engine.models.parameters import attributed_parameters
 from traklens.engine.projection import make_projector
-from traklens.engine.tasks.clip import ClipMargin, margins, output_to_loss
-from traklens.stores.errors import StoreError
-from traklens.stores.specs import ModelOutputSpec, ModelSpec, ProjectionSpec
+from traklens.engine.tasks.contract import Batch, Context, ModelOutput, Task
+from traklens.stores.errors import StoreError, UsageError
+from traklens.stores.specs import ProjectionSpec, ScoreSpec
 
-
-class References(NamedTuple):
-    """Embeddings of one checkpoint's reference pairs: unit vectors U, V [R, e]."""
-
-    image: Tensor
-    text: Tensor
-
-
-class Outputs(NamedTuple):
-    """f [B], p [B, 2] (image → text, text → image) and Q [B] of a batch of pairs."""
-
-    f: np.ndarray
-    p: np.ndarray
-    q: np.ndarray
+PREFIX = "model."  # of the model's parameters in `ModelOutput`
+NORMALIZE = ("none", "unit")
 
 
 class Featurizer:
-    """One checkpoint, ready to featurize batches of pairs."""
+    """One checkpoint, ready to featurize batches of examples."""
 
     def __init__(
         self,
-        clip: nn.Module,
-        model: ModelSpec,
-        output: ModelOutputSpec,
+        task: Task,
+        model: nn.Module,
         projection: ProjectionSpec,
         checkpoint: int,
         *,
+        score: ScoreSpec | None = None,
         strategy: str = "hooks",
         device: str = "cpu",
     ) -> None:
-        self.model, self.strategy, self.device = model, strategy, torch.device(device)
-        self.scale = temperature(clip, output.temperature)
-        self.margin = ClipMargin(clip, self.scale).eval().to(self.device)
-        self.names = [f"clip.{name}" for name in attributed_parameters(clip, projection.modules)]
-        sizes = {name: parameter.numel() for name, parameter in self.margin.named_parameters()}
-        layout = tuple((name.removeprefix("clip."), sizes[name]) for name in self.names)
+        """Raises UsageError for a `modules` pattern of the projection that matches nothing."""
+        self.task, self.strategy, self.device = task, strategy, torch.device(device)
+        self.model = model.eval().to(self.device)
+        self.parameters = attributed_parameters(model, projection.modules, task.frozen())
+        sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+        layout = tuple((name, sizes[name]) for name in self.parameters)
         self.projector = make_projector(projection, layout, checkpoint, device=device)
-        self.dim = projection.dim
+        self.dim, self.unit = projection.dim, score is not None and score.normalize == "unit"
+
+    def output(self, batch: Batch, context: Context) -> ModelOutput:
+        """The task's f as a module, for batches and contexts of these tensors."""
+        return ModelOutput(self.task, self.model, tuple(batch), tuple(context)).eval()
 
     @torch.no_grad()
-    def embed(self, pixels: Tensor, tokens: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Unit image and text embeddings [B, e] of pixels uint8 [B, 3, S, S] and tokens [B, L]."""
-        clip, images = self.margin.clip, normalise(self.model, pixels).to(self.device)
-        u = clip.encode_image(images, normalize=True)  # type: ignore[operator]
-        v = clip.encode_text(tokens.to(self.device), normalize=True)  # type: ignore[operator]
-        return u.cpu().numpy(), v.cpu().numpy()
+    def embed(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Unit embeddings [B, e] by name; none where the task has none."""
+        found = self.task.embed(self.model, _on(self.device, batch))
+        return {name: found[name].cpu().numpy() for name in self.task.embeddings}
 
-    def outputs(self, u: np.ndarray, v: np.ndarray, keep: np.ndarray, references: References) -> Outputs:
-        """Model output, probabilities and Q from embeddings [B, e]; keep [B, R]."""
-        found = margins(torch.from_numpy(u), torch.from_numpy(v), torch.from_numpy(keep), *references, self.scale)
-        p = found.p()
-        return Outputs(found.f().numpy(), p.numpy(), output_to_loss(p).numpy())
+    @torch.no_grad()
+    def measure(self, batch: Batch, context: Context, embedded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """f, Q and what else the task keeps of each example, [B, …] by name; `embedded` as `embed` gave it."""
+        of_batch = {name: torch.from_numpy(values).to(self.device) for name, values in embedded.items()}
+        found = self.task.measure(self.model, _on(self.device, batch), _on(self.device, context), of_batch)
+        return {name: values.cpu().numpy() for name, values in found.items()}
 
-    def project(
-        self, pixels: Tensor, tokens: Tensor, keep: np.ndarray, references: References, ids: Sequence[str]
-    ) -> np.ndarray:
-        """Projected gradients φ = Pᵀ∇f, float32 [B, k]. Raises StoreError naming the pair whose gradient is not finite."""
+    def project(self, batch: Batch, context: Context, ids: Sequence[str]) -> np.ndarray:
+        """Projected gradients φ = Pᵀ∇f, float32 [B, k]. StoreError names the example whose gradient is not finite."""
+        count = len(next(iter(batch.values())))
         on_cpu = self.device.type == "cpu"
-        sums = torch.zeros((len(tokens), self.dim), device=self.device)
+        sums = torch.zeros((count, self.dim), device=self.device)
         phi = sums.numpy() if on_cpu else sums  # the CPU's projectors fill an array, the GPU's a tensor
 
-        def sink(name: str, gradients: Tensor, rows: slice) -> None:
-            self.projector.accumulate(name.removeprefix("clip."), gradients, phi[rows])
+        def sink(name: str, gradients: torch.Tensor, rows: slice) -> None:
+            self.projector.accumulate(name.removeprefix(PREFIX), gradients, phi[rows])
 
-        inputs = (normalise(self.model, pixels), tokens, torch.from_numpy(keep))
-        inputs, shared = (tuple(x.to(self.device) for x in found) for found in (inputs, references))
-        per_sample_gradients(self.margin, inputs, sink, strategy=self.strategy, names=self.names, shared=shared)
+        inputs, shared = (tuple(_on(self.device, found).values()) for found in (batch, context))
+        names = [f"{PREFIX}{name}" for name in self.parameters]
+        per_sample_gradients(
+            self.output(batch, context), inputs, sink, strategy=self.strategy, names=names, shared=shared
+        )
         phi = sums.cpu().numpy()
         broken = np.flatnonzero(~np.isfinite(phi).all(axis=1))
         if broken.size:
@@ -93,6 +83,18 @@ class Featurizer:
                 f"pair {ids[broken[0]]}",
                 f"NaN or infinity in its gradient ({broken.size} of this batch)",
                 "finite gradients",
-                "Look at that picture and caption, or at the checkpoint; leave the pair out and build again.",
+                "Look at that example, or at the checkpoint; leave it out and build again.",
             )
+        if self.unit:
+            phi = phi / np.maximum(np.linalg.norm(phi, axis=1, keepdims=True), 1e-30)
         return phi
+
+
+def check_normalize(score: ScoreSpec) -> None:
+    """UsageError for a normalisation that is not known."""
+    if score.normalize not in NORMALIZE:
+        raise UsageError("normalize", repr(score.normalize), " or ".join(NORMALIZE), "Choose one of them.")
+
+
+def _on(device: torch.device, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}

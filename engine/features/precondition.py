@@ -9,7 +9,7 @@ so with x_i = Q̄_i·concat_m(G_m⁻¹ φ_m(z_i)) / M and q = concat_m φ_m(z), 
 nothing is rescaled.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -57,10 +57,10 @@ def influence_rows(preconditioned: list[np.ndarray], mean_q: np.ndarray, *, weig
     return rows * mean_q[:, None].astype(np.float32) if weight_by_q else rows
 
 
-def similarity_rows(image_embeddings: list[np.ndarray], text_embeddings: list[np.ndarray]) -> np.ndarray:
-    """concat_m(U_i, V_i) / (2M): M blocks [b, e] of each → float32 [b, 2·M·e].
+def similarity_rows(embeddings: Sequence[list[np.ndarray]]) -> np.ndarray:
+    """concat_m(U_i, V_i, …) / (E·M): of each of E embeddings M blocks [b, e] → float32 [b, E·M·e].
 
-    Its inner product with concat_m(u, v) is the mean over checkpoints of the image–image and text–text cosines.
+    Its inner product with concat_m(u, v, …) is the mean over checkpoints and embeddings of the cosines.
     """
-    pairs = [block for both in zip(image_embeddings, text_embeddings, strict=True) for block in both]
-    return np.concatenate(pairs, axis=1).astype(np.float32) / np.float32(len(pairs))
+    blocks = [block for of_checkpoint in zip(*embeddings, strict=True) for block in of_checkpoint]
+    return np.concatenate(blocks, axis=1).astype(np.float32) / np.float32(len(blocks))

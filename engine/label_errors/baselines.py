@@ -3,7 +3,7 @@
 p_seen, p_unseen    1 − p of the pair under checkpoints that trained on it, and under those that did not
 cosine              −cosine of image and caption (CLIP score; arXiv 2104.08718), all checkpoints
 cleanlab            confident learning (arXiv 1911.00068) by the cleanlab library, out-of-sample probabilities, where
-                    captions are classes
+                    captions are classes, and for every classifier
 lemon               multimodal neighbours (LEMoN, arXiv 2407.18941) with fixed weights
 random              a seeded draw
 """
@@ -21,14 +21,16 @@ LEMON_WEIGHT, LEMON_NEAR, LEMON_MATCHED = 5.0, 0.1, 5.0  # β = γ, τ1 and τ2
 
 
 def one_minus_p(store: Store, evidence: Evidence, where: np.ndarray) -> np.ndarray:
-    """1 − p over the checkpoints `where` [M, n], both directions: [n]."""
-    p = np.stack([np.asarray(store.array(m, "p")[: store.n_train]).mean(axis=1) for m in range(store.n_checkpoints)])
-    return 1 - mean_where(p, where, p.mean(axis=0))
+    """1 − p (both directions of a pair; of a label) over the checkpoints `where` [M, n]: [n]."""
+    q = np.stack([np.asarray(store.array(m, "q")[: store.n_train]) for m in range(store.n_checkpoints)])
+    return mean_where(q, where[: len(q)], q.mean(axis=0))
 
 
-def cosine(store: Store, evidence: Evidence) -> np.ndarray:
-    """−mean cosine of image and caption: [n]."""
-    return -np.einsum("nd,nd->n", evidence.image_space, evidence.text_space)
+def cosine(store: Store, evidence: Evidence) -> np.ndarray | None:
+    """−mean cosine of image and caption: [n]; None without captions."""
+    if evidence.text is None:
+        return None
+    return -np.einsum("nd,nd->n", evidence.image_space, evidence.words_space)
 
 
 def cosine_of_pairs(store: Store) -> np.ndarray:
@@ -37,14 +39,18 @@ def cosine_of_pairs(store: Store) -> np.ndarray:
     return np.einsum("nd,nd->n", image, text)
 
 
-def lemon(store: Store, evidence: Evidence) -> np.ndarray:
+def lemon(store: Store, evidence: Evidence) -> np.ndarray | None:
     """d(image, caption) + β·distance of the captions of near images + γ·distance of the images of near captions.
 
-    A neighbour counts by exp(−τ1·its distance)·exp(−τ2·the distance of its own image and caption): [n].
+    A neighbour counts by exp(−τ1·its distance)·exp(−τ2·the distance of its own image and caption): [n]; None without
+    captions.
     """
-    own = 1 + cosine(store, evidence)
+    apart_by_cosine = cosine(store, evidence)
+    if apart_by_cosine is None or evidence.text is None:
+        return None
+    own = 1 + apart_by_cosine
     total = own.copy()
-    for near, other in ((evidence.image, evidence.text_space), (evidence.text, evidence.image_space)):
+    for near, other in ((evidence.image, evidence.words_space), (evidence.text, evidence.image_space)):
         weight = np.exp(-LEMON_NEAR * (1 - near.cosines) - LEMON_MATCHED * own[near.rows])
         for k in range(near.rows.shape[1]):
             apart = 1 - np.einsum("nd,nd->n", other, other[near.rows[:, k]])

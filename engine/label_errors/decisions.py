@@ -27,7 +27,7 @@ class Line:
 def lines(store: Store, decisions: Mapping[str, Review]) -> Iterator[Line]:
     """The training pairs in order, decisions applied: wrong ones and duplicates go, unless a caption was corrected."""
     for row in range(store.n_train):
-        id, given = str(store.examples.id[row]), str(store.examples.caption[row])
+        id, given = str(store.examples.id[row]), str(store.examples.words[row])
         review = decisions.get(id)
         yield Line(
             row=row,

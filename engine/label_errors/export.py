@@ -138,7 +138,7 @@ def _frame(store: Store, suspects: Suspects, decisions: Mapping[str, Review], ro
         "rank": suspects.place[rows] + 1,
         "id": ids,
         "image": [str(store.examples.image[row]) for row in rows],
-        "caption": [str(store.examples.caption[row]) for row in rows],
+        "caption": [str(store.examples.words[row]) for row in rows],
         "probability_wrong": _numbers(suspects.probability[rows]),
         "decision": [decisions[id].decision if id in decisions else "" for id in ids],
         "corrected_caption": [(decisions[id].caption or "") if id in decisions else "" for id in ids],

@@ -14,7 +14,7 @@ def wrong_pairs(store: Store, column: str) -> np.ndarray:
     The column holds the true caption, the true value of the caption template's one column, or yes and no (true, false,
     1, 0). Raises UsageError for a column the data set does not have, and when it says that none or all are wrong.
     """
-    captions = store.examples.caption[: store.n_train]
+    captions = store.examples.words[: store.n_train]
     attributes = [store.examples.attributes(row) for row in range(store.n_train)]
     if not any(column in facts for facts in attributes):
         known = sorted({name for facts in attributes for name in facts})

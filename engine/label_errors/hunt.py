@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from traklens.engine.attribution.described import is_matching
 from traklens.engine.label_errors.baselines import baselines, cosine_of_pairs
 from traklens.engine.label_errors.ground_truth import truth_columns, wrong_pairs
 from traklens.engine.label_errors.second_pass import look_again
-from traklens.engine.label_errors.signals import SIGNALS, gather
+from traklens.engine.label_errors.signals import gather, mean_where, trained_on
 from traklens.engine.label_errors.suspects import Suspects, find_suspects
 from traklens.engine.progress import Report, silent
 from traklens.stores.store import Store
@@ -61,7 +62,7 @@ def rankings(store: Store, report: Report = silent) -> tuple[dict[str, np.ndarra
     evidence = gather(store, report, witnesses=False)  # baselines know the checkpoints alone
     compared = baselines(store, evidence)
     suspects = find_suspects(store, report, renew=True)
-    return {OURS: suspects.score, **{name: suspects.signals[name] for name in SIGNALS}, **compared}, list(compared)
+    return {OURS: suspects.score, **suspects.signals, **compared}, list(compared)
 
 
 def judged(found: Mapping[str, np.ndarray], names: list[str], wrong: np.ndarray) -> dict[str, Any]:
@@ -99,8 +100,17 @@ class KnownTruth:
     curves: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
+def _plain_ranking(store: Store) -> dict[str, np.ndarray]:
+    """What people would rank by without this project: CLIP's cosine, or 1 − p of the label."""
+    if is_matching(store):
+        return {"CLIP cosine": -cosine_of_pairs(store)}
+    q = np.stack([np.asarray(store.array(m, "q")[: store.n_train]) for m in range(store.n_checkpoints)])
+    return {"1 − p of the label": mean_where(q, ~trained_on(store), q.mean(axis=0))}
+
+
 def known_truth(store: Store, suspects: Suspects) -> KnownTruth | None:
-    """How many wrong pairs are found after inspecting so many, by our ranking, by CLIP cosine and at random.
+    """How many wrong ones are found after inspecting so many: by our ranking, by CLIP's cosine or a classifier's doubt, and
+    at random.
 
     None when no column of the data set looks like a truth.
     """
@@ -108,7 +118,7 @@ def known_truth(store: Store, suspects: Suspects) -> KnownTruth | None:
     if not columns:
         return None
     wrong = wrong_pairs(store, columns[0])
-    found = {"this ranking": suspects.score, "CLIP cosine": -cosine_of_pairs(store)}
+    found = {"this ranking": suspects.score, **_plain_ranking(store)}
     curves = {}
     for name, scores in found.items():
         points = np.array(measure(scores, wrong, wrong.size).curve)

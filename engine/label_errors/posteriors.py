@@ -1,12 +1,12 @@
-"""Captions as classes: where a few captions repeat, the probability of each of them for every training image. No torch."""
+"""The probability of each class for every training image: a classifier's, or of captions where a few repeat. No torch."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from traklens.engine.attribution import described
 from traklens.engine.label_errors.neighbours import numbered
 from traklens.engine.label_errors.signals import Evidence
 from traklens.stores.store import Store
@@ -18,34 +18,41 @@ SCALES = (1.0, 200.0)
 
 @dataclass(frozen=True)
 class Classes:
-    """captions: the distinct ones [C]; of: int64 [n_train], each pair's; cosines: float32 [M, n_train, C]."""
+    """names: of the classes [C]; of: int64 [n_train], each example's; log_p: float64 [M, n_train, C]; unseen [M, n_train]."""
 
-    captions: tuple[str, ...]
+    names: tuple[str, ...]
     of: np.ndarray
-    cosines: np.ndarray
+    log_p: np.ndarray
     unseen: np.ndarray
 
-    @cached_property
-    def log_p(self) -> np.ndarray:
-        """log softmax of scaled cosines, float64 [M, n_train, C]; each checkpoint's scale is the likeliest one on pairs
-        it never saw (all pairs where that is not known)."""
-        rows = np.arange(len(self.of))
-        found = np.empty(self.cosines.shape)
-        for m, cosines in enumerate(self.cosines):
-            judged = self.unseen[m] if self.unseen[m].any() else np.ones(len(rows), dtype=bool)
 
-            def loss(log_scale: float, cosines=cosines, judged=judged) -> float:
-                own = log_softmax(np.exp(log_scale) * cosines[judged], axis=1)
-                return -float(own[np.arange(judged.sum()), self.of[judged]].mean())
+def log_p_of_captions(cosines: np.ndarray, of: np.ndarray, unseen: np.ndarray) -> np.ndarray:
+    """log softmax of scaled cosines, float64 [M, n, C]; each model's scale is the likeliest one on examples it never saw
+    (all where that is not known)."""
+    rows = np.arange(len(of))
+    found = np.empty(cosines.shape)
+    for m, own_cosines in enumerate(cosines):
+        judged = unseen[m] if unseen[m].any() else np.ones(len(rows), dtype=bool)
 
-            best = minimize_scalar(loss, bounds=tuple(np.log(SCALES)), method="bounded")
-            found[m] = log_softmax(np.exp(best.x) * cosines, axis=1)  # type: ignore[attr-defined]
-        return found
+        def loss(log_scale: float, cosines=own_cosines, judged=judged) -> float:
+            own = log_softmax(np.exp(log_scale) * cosines[judged], axis=1)
+            return -float(own[np.arange(judged.sum()), of[judged]].mean())
+
+        best = minimize_scalar(loss, bounds=tuple(np.log(SCALES)), method="bounded")
+        found[m] = log_softmax(np.exp(best.x) * own_cosines, axis=1)  # type: ignore[attr-defined]
+    return found
 
 
 def classes_of(store: Store, evidence: Evidence) -> Classes | None:
-    """The captions as classes; None unless at most 200 captions repeat ten times or more on average."""
-    captions = store.examples.caption[: store.n_train]
+    """The classes of a classifier, or captions as classes: these only where at most 200 repeat ten times or more on average.
+
+    None where captions are no classes.
+    """
+    if evidence.probabilities is not None:
+        of = evidence.words_space.argmax(axis=1)
+        log_p = np.log(np.maximum(evidence.probabilities.astype(np.float64), 1e-30))
+        return Classes(described.classes_of(store), of, log_p, evidence.unseen)
+    captions = store.examples.words[: store.n_train]
     distinct, first = np.unique(captions, return_index=True)
     if not 2 <= distinct.size <= min(MOST_CLASSES, store.n_train // LEAST_PER_CLASS):
         return None
@@ -56,7 +63,9 @@ def classes_of(store: Store, evidence: Evidence) -> Classes | None:
             for m in range(store.n_checkpoints)
         ]
     )
-    return Classes(tuple(str(c) for c in distinct), numbered(captions), cosines, evidence.unseen)
+    of = numbered(captions)
+    unseen = evidence.unseen[: store.n_checkpoints]
+    return Classes(tuple(str(c) for c in distinct), of, log_p_of_captions(cosines, of, unseen), unseen)
 
 
 def mean_posterior(classes: Classes, where: np.ndarray) -> np.ndarray:

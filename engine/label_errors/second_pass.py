@@ -39,13 +39,13 @@ def second_pass_models(store: Store, rows: np.ndarray, models: int) -> list[Mode
     if not 1 <= models <= MOST_MODELS:
         raise UsageError("retrain", str(models), f"1 to {MOST_MODELS} models", "Try 4.")
     clean = np.setdiff1d(np.arange(store.n_train), rows)
-    images = np.asarray(store.examples.image_id)[clean]
+    images = np.asarray(store.examples.group)[clean]
     wanted = []
     for m in range(models):
         order = generator("second pass", m - m % 2, version=store.manifest.dataset.streams)
         kept = np.zeros(store.n_train, dtype=bool)
         kept[clean[draw_by_group(images, HALF, order, from_end=m % 2 == 1)]] = True
-        wanted.append(ModelToTrain(kept, FIRST_SEED + m, embeddings=True))
+        wanted.append(ModelToTrain(kept, FIRST_SEED + m, arrays=True))
     return wanted
 
 

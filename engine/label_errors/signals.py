@@ -1,4 +1,4 @@
-"""Signs that a training pair has a wrong caption, one number per pair each: the larger, the more suspect. No torch.
+"""Signs that a training example has a wrong caption or label, one number each: the larger, the more suspect. No torch.
 
 margin              −f of the models that did not train on the pair: they rank caption and image badly
 self_influence      mean_m φ_iᵀG⁻¹φ_i·Q_i, the pair's attribution to itself: high for pairs learned by heart
@@ -10,21 +10,22 @@ copies              a picture nearly the same has another caption
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from traklens.engine.attribution.described import PROBABILITIES, classes_of, is_matching
 from traklens.engine.attribution.methods import blocks, mean_q
 from traklens.engine.label_errors.neighbours import Neighbours, embedding_space, nearest, numbered
 from traklens.engine.progress import Report, silent
 from traklens.engine.retraining.jobs import retraining_method
-from traklens.stores.errors import StoreError
+from traklens.stores.errors import StoreError, UsageError
 from traklens.stores.retrained import Retrained, RetrainedModel
 from traklens.stores.store import Store
 
 NEIGHBOURS = 30
 
-REASONS = {
+OF_PAIRS = {
     "margin": "Models that did not train on it do not match image and caption",
     "self_influence": "It explains itself: learned by heart, not from others",
     "harm": "It lowers the match of other pairs",
@@ -32,15 +33,42 @@ REASONS = {
     "text_neighbours": "Similar captions have other images",
     "copies": "A near-copy of the image has another caption",
 }
+OF_LABELS = {
+    "margin": "Models that did not train on it do not see its label",
+    "self_influence": OF_PAIRS["self_influence"],
+    "harm": "It lowers the output of other examples",
+    "image_neighbours": "Similar images have other labels",
+    "copies": "A near-copy of the image has another label",
+}
+
+
+def reasons_of(store: Store) -> dict[str, str]:
+    """The signals that a store has, and what each says.
+
+    Raises UsageError for a task without captions or labels to be wrong, or without embeddings to compare by.
+    """
+    if is_matching(store):
+        return OF_PAIRS
+    if classes_of(store) and store.has(PROBABILITIES) and store.task.embeddings:
+        return OF_LABELS
+    raise UsageError(
+        "hunt",
+        f"the task {store.task.name!r}, whose examples have no caption or label that could be wrong",
+        "image–caption pairs or a classifier",
+        "Look at the opponents and at the self-influence of examples instead.",
+    )
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What the signals are made of.
 
-    f: float32 [M, n]; unseen: bool [M, n], whether model m never saw the pair, of the checkpoints and of the retrained
-    models with embeddings, in the order of the blocks of the two spaces [n, M·e]. witness_f and witness_unseen [W, n]:
-    the same of the other retrained models that the store keeps.
+    f: float32 [M, n]; unseen: bool [M, n], whether model m never saw the example, of the checkpoints and of the retrained
+    models with embeddings, in the order of the blocks of the spaces [n, M·e]. witness_f and witness_unseen [W, n]: the
+    same of the other retrained models that the store keeps.
+
+    image: the nearest by image, in image_space; words_space: where captions lie, or the labels as unit vectors [n, C]; text:
+    the nearest by caption, none for labels; probabilities: of the classes, [M, n, C], none for captions.
     """
 
     f: np.ndarray
@@ -48,29 +76,29 @@ class Evidence:
     witness_f: np.ndarray
     witness_unseen: np.ndarray
     image: Neighbours
-    text: Neighbours
     image_space: np.ndarray
-    text_space: np.ndarray
+    words_space: np.ndarray
+    text: Neighbours | None = None
+    probabilities: np.ndarray | None = None
 
 
 def gather(store: Store, report: Report = silent, *, witnesses: bool = True) -> Evidence:
-    """Read what the signals need; the neighbours are n²·M·e products for each of the two spaces."""
-    n = store.n_train
+    """Read what the signals need; the neighbours are n²·M·e products for each space. UsageError as `reasons_of`."""
+    reasons_of(store)
+    n, pairs = store.n_train, is_matching(store)
+    needed = (*store.task.embeddings, *(() if pairs else (PROBABILITIES,)))
     models = retrained_models(store) if witnesses else []
-    judges = [model for model in models if model.image is not None and model.text is not None]
-    others = [model for model in models if model.image is None or model.text is None]
-    further = {
-        "image_embedding": [model.image for model in judges],
-        "text_embedding": [model.text for model in judges],
-    }
-    groups = numbered(store.examples.image_id[:n])
+    judges = [model for model in models if all(name in model.arrays for name in needed)]
+    others = [model for model in models if not all(name in model.arrays for name in needed)]
+    groups = numbered(store.examples.group[:n])
     spaces, found = {}, {}
-    for step, name in enumerate(("image_embedding", "text_embedding")):
-        report("neighbours", step, 2, "")
-        spaces[name] = embedding_space(store, name, further[name])  # type: ignore[arg-type]
+    for step, name in enumerate(store.task.embeddings):
+        report("neighbours", step, len(store.task.embeddings), "")
+        spaces[name] = embedding_space(store, name, [model.arrays[name] for model in judges])
         found[name] = nearest(spaces[name], NEIGHBOURS, groups)
-    report("neighbours", 2, 2, "")
-    return Evidence(
+    report("neighbours", len(store.task.embeddings), len(store.task.embeddings), "")
+    image = store.task.embeddings[0]
+    shared = Evidence(
         f=np.stack(
             [
                 *(np.asarray(store.array(m, "f")[:n]) for m in range(store.n_checkpoints)),
@@ -80,11 +108,17 @@ def gather(store: Store, report: Report = silent, *, witnesses: bool = True) -> 
         unseen=np.stack([*~trained_on(store), *(~model.kept for model in judges)]),
         witness_f=np.array([model.f[:n] for model in others], dtype=np.float32).reshape(-1, n),
         witness_unseen=~np.array([model.kept for model in others], dtype=bool).reshape(-1, n),
-        image=found["image_embedding"],
-        text=found["text_embedding"],
-        image_space=spaces["image_embedding"],
-        text_space=spaces["text_embedding"],
+        image=found[image],
+        image_space=spaces[image],
+        words_space=spaces[store.task.embeddings[-1]],
     )
+    if pairs:
+        return replace(shared, text=found[store.task.embeddings[-1]])
+    probabilities = [np.asarray(store.array(m, PROBABILITIES)[:n]) for m in range(store.n_checkpoints)]
+    probabilities += [model.arrays[PROBABILITIES][:n].astype(np.float32) for model in judges]
+    labels = np.array([classes_of(store).index(str(label)) for label in store.examples.words[:n]])
+    one_hot = np.eye(len(classes_of(store)), dtype=np.float32)[labels]
+    return replace(shared, words_space=one_hot, probabilities=np.stack(probabilities))
 
 
 def retrained_models(store: Store) -> list[RetrainedModel]:
@@ -117,8 +151,8 @@ def mean_where(values: np.ndarray, where: np.ndarray, otherwise: np.ndarray) -> 
 
 
 def signals(store: Store, evidence: Evidence) -> dict[str, np.ndarray]:
-    """Every signal of REASONS: float32 [n_train] each."""
-    found = {name: compute(store, evidence) for name, compute in SIGNALS.items()}
+    """Every signal that the store has: float32 [n_train] each."""
+    found = {name: SIGNALS[name](store, evidence) for name in reasons_of(store)}
     return {name: values.astype(np.float32) for name, values in found.items()}
 
 
@@ -161,12 +195,14 @@ def _column_sums(store: Store, m: int, part: slice) -> np.ndarray:
 
 
 def image_neighbours(store: Store, evidence: Evidence) -> np.ndarray:
-    """Mean distance (1 − cosine) of its caption from the captions of the pairs with the nearest images."""
-    return _mean_distance(evidence.text_space, evidence.image)
+    """Mean distance (1 − cosine) of its caption from those of the pairs with the nearest images; of labels, the share of
+    others."""
+    return _mean_distance(evidence.words_space, evidence.image)
 
 
 def text_neighbours(store: Store, evidence: Evidence) -> np.ndarray:
     """Mean distance (1 − cosine) of its image from the images of the pairs with the nearest captions."""
+    assert evidence.text is not None  # only pairs have this signal
     return _mean_distance(evidence.image_space, evidence.text)
 
 
@@ -180,7 +216,7 @@ def _mean_distance(space: np.ndarray, neighbours: Neighbours) -> np.ndarray:
 
 def copies(store: Store, evidence: Evidence) -> np.ndarray:
     """Cosine to the most similar image (among the nearest) that has another caption; −1 where there is none."""
-    caption = numbered(store.examples.caption[: store.n_train])
+    caption = numbered(store.examples.words[: store.n_train])
     differs = caption[evidence.image.rows] != caption[:, None]
     return np.where(differs, evidence.image.cosines, -1).max(axis=1)
 

@@ -1,4 +1,4 @@
-"""The training pairs that are most likely to have a wrong caption: every signal, and one ranking out of them. No torch.
+"""The training examples most likely to have a wrong caption or label: every signal, one ranking out of them. No torch.
 
 The result is kept in the store (`hunt.npz`), so that it is computed once; a rebuild drops it.
 """
@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from traklens.engine.label_errors.signals import SIGNALS, Evidence, gather, signals
+from traklens.engine.label_errors.signals import Evidence, gather, reasons_of, signals
 from traklens.engine.label_errors.suspicion import rank_suspects
 from traklens.engine.progress import Report, silent
 from traklens.stores.atomic import write_bytes
@@ -81,7 +81,9 @@ def _read(store: Store) -> tuple[Suspects, str] | None:
         with np.load(store.path / HUNT, allow_pickle=False) as file:
             if str(file["made"]) != _build(store):
                 return None
-            found = Suspects(file["score"], file["probability"], {name: file[f"signal_{name}"] for name in SIGNALS})
+            found = Suspects(
+                file["score"], file["probability"], {name: file[f"signal_{name}"] for name in reasons_of(store)}
+            )
             return found, str(file["witnesses"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -1,10 +1,11 @@
-"""One ranking out of the signals, and the probability that a caption is wrong. No torch.
+"""One ranking out of the signals, and the probability that a caption, or a label, is wrong. No torch.
 
 Several predictors say where in the caption space the caption of an image should lie, none of them from the pair's own
 caption: the image embedding under checkpoints that never saw the pair, under those that did, a ridge regression from image
 to caption embeddings with the pair left out, and the mean caption of the pairs with the nearest images. Each gives the own
 caption a score and a margin over the best other caption. The suspicion is minus the mean of all of these, standardised, with
-the margin under retrained models where there are any.
+the margin under retrained models where there are any. The labels of a classifier are captions of a few words: their space
+has an axis for each class, in which the models' probabilities are the expectation.
 
 How wrong captions score is known without any truth: give images the captions of other pairs. That gives the probability
 (positive-unlabelled learning; Elkan and Noto 2008, Blanchard, Lee and Scott 2010).
@@ -58,14 +59,24 @@ def rank_suspects(store: Store, evidence: Evidence) -> Ranked:
 
 
 def predictions(evidence: Evidence) -> Iterator[tuple[str, np.ndarray]]:
-    """Where each predictor expects the caption, in the caption space: [n, M·e] each."""
+    """Where each predictor expects the caption (label), in the space of captions [n, M·e] (of classes [n, C]) each."""
     checkpoints = len(evidence.unseen)
     for name, where in (("unseen", evidence.unseen), ("seen", ~evidence.unseen)):
+        if evidence.probabilities is not None:
+            yield name, _mean_probabilities(evidence.probabilities, where)
+            continue
         weight = where / np.maximum(where.sum(axis=0), 1) * checkpoints  # all alike where there is no such checkpoint
         weight = np.where(where.any(axis=0), weight, 1.0)
         yield name, evidence.image_space * np.repeat(weight.T, evidence.image_space.shape[1] // checkpoints, axis=1)
-    yield "ridge", left_out_ridge(evidence.image_space, evidence.text_space)
-    yield "neighbours", _mean_rows(evidence.text_space, evidence.image.rows)
+    yield "ridge", left_out_ridge(evidence.image_space, evidence.words_space)
+    yield "neighbours", _mean_rows(evidence.words_space, evidence.image.rows)
+
+
+def _mean_probabilities(probabilities: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Mean over the models `where` [M, n] holds, over all of them where none does: [M, n, C] → [n, C]."""
+    count = where.sum(axis=0)[:, None]
+    total = np.where(where[..., None], probabilities, 0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), probabilities.mean(axis=0))
 
 
 def left_out_ridge(inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
@@ -100,11 +111,11 @@ class Captions:
 
     @classmethod
     def of(cls, store: Store, evidence: Evidence) -> "Captions":
-        texts = numbered(store.examples.caption[: store.n_train])
+        texts = numbered(store.examples.words[: store.n_train])
         bank = np.unique(texts, return_index=True)[1]
         if bank.size > BANK:
             bank = np.sort(np.random.default_rng(SEED).choice(bank, size=BANK, replace=False))
-        return cls(texts, np.arange(len(texts)), bank, evidence.text_space)
+        return cls(texts, np.arange(len(texts)), bank, evidence.words_space)
 
     def scored(self, predicted: np.ndarray, given: np.ndarray) -> np.ndarray:
         """Score of the caption of row given[i] for each image, and its margin over the best other one: [n, 2]."""

@@ -6,7 +6,6 @@ same form, weights from files the user names (`.pt` of open_clip's training, `.s
 
 import json
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 
 from traklens.engine.models.preprocessing import Preprocessing, apply, preprocessing_of, published
 from traklens.engine.models.vocabulary import WordPieces
-from traklens.engine.models.weights import load_weights
+from traklens.engine.models.weights import check_file, load_weights, ready
 from traklens.stores.atomic import read_json
-from traklens.stores.errors import ModelError, UsageError
+from traklens.stores.errors import ModelError
 from traklens.stores.specs import ModelSpec
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
@@ -131,22 +130,10 @@ def load_checkpoint(spec: ModelSpec, path: Path) -> nn.Module:
 
     Raises ModelError for a directory, an unreadable file or weights of another architecture.
     """
-    if path.is_dir():
-        raise ModelError(
-            f"checkpoint {path}",
-            "a directory",
-            "a .pt or .safetensors file",
-            "Name the weights file inside it.",
-        )
-    if not path.is_file():
-        raise ModelError(f"checkpoint {path}", "nothing", "a .pt or .safetensors file", "Check the path.")
+    check_file(path)
     model = build_model(spec)
     load_weights(model, path, spec.name)
-    model = model.float().eval()
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise ModelError(f"checkpoint {path}", f"NaN or infinity in {name}", "finite weights", "Retrain it.")
-    return model
+    return ready(model, path)
 
 
 def make_tokenizer(spec: ModelSpec) -> Tokenizer:
@@ -163,30 +150,6 @@ def make_tokenizer(spec: ModelSpec) -> Tokenizer:
         )
     tokenizer = open_clip.SimpleTokenizer(context_length=text.get("context_length", 77))
     return lambda captions: tokenizer(list(captions))
-
-
-def attributed_parameters(model: nn.Module, modules: str = "") -> list[str]:
-    """Names of the parameters whose gradients are attributed: all but the logit scale and bias.
-
-    With `modules`, comma-separated patterns ("visual.*, *.mlp.*"), those whose name, or the name of a module around
-    them, one of them matches. UsageError for a pattern that matches nothing.
-    """
-    every = [name for name, _ in model.named_parameters() if name not in FROZEN]
-    patterns = [pattern.strip() for pattern in modules.split(",") if pattern.strip()]
-    if not patterns:
-        return every
-    matched = {pattern: [name for name in every if _is_within(name, pattern)] for pattern in patterns}
-    for pattern, names in matched.items():
-        if not names:
-            tops = ", ".join(dict.fromkeys(name.split(".")[0] for name in every))
-            raise UsageError("modules", f"{pattern!r}, which is no parameter's", f"names below {tops}", "Correct it.")
-    return [name for name in every if any(name in names for names in matched.values())]
-
-
-def _is_within(name: str, pattern: str) -> bool:
-    """Whether a pattern matches a parameter's name or that of a module around it."""
-    parts = name.split(".")
-    return any(fnmatchcase(".".join(parts[:end]), pattern) for end in range(1, len(parts) + 1))
 
 
 def temperature(model: nn.Module, kind: str) -> Tensor:

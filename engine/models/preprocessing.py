@@ -8,6 +8,7 @@ from typing import Any
 
 import open_clip
 import torch
+import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.transform import CenterCropOrPad, ResizeKeepRatio
 from PIL import Image
@@ -154,7 +155,7 @@ def preprocessing(spec: ModelSpec) -> Preprocessing:
 
 def image_size(spec: ModelSpec) -> int:
     """Side of the square input image, in pixels."""
-    size = spec.config["vision_cfg"].get("image_size", 224)
+    size = spec.config.get("vision_cfg", spec.config).get("image_size", 224)
     return size if isinstance(size, int) else size[0]
 
 
@@ -182,6 +183,22 @@ def _middle(picture: Image.Image) -> Image.Image:
 
 def normalise(spec: ModelSpec, pixels: Tensor) -> Tensor:
     """uint8 [B, 3, S, S] → float32, zero mean and unit deviation per channel as the model expects."""
-    mean = torch.tensor(spec.image_mean).view(1, 3, 1, 1)
-    std = torch.tensor(spec.image_std).view(1, 3, 1, 1)
+    mean = torch.tensor(spec.image_mean, device=pixels.device).view(1, 3, 1, 1)
+    std = torch.tensor(spec.image_std, device=pixels.device).view(1, 3, 1, 1)
     return (pixels.float() / 255 - mean) / std
+
+
+def augmented(pixels: Tensor, kind: str, generator: torch.Generator) -> Tensor:
+    """Shift each picture by up to a sixteenth of its side (edges repeated); `flip` also mirrors half of them."""
+    if kind == "none":
+        return pixels
+    batch, _, height, width = pixels.shape
+    reach = max(1, height // 16)
+    padded = F.pad(pixels.float(), (reach,) * 4, mode="replicate").to(pixels.dtype)
+    dy, dx = torch.randint(0, 2 * reach + 1, (2, batch, 1), generator=generator)
+    rows, columns = dy + torch.arange(height), dx + torch.arange(width)
+    if kind == "flip":
+        mirrored = torch.rand(batch, 1, generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    every = torch.arange(batch).view(-1, 1, 1)
+    return padded.permute(0, 2, 3, 1)[every, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

@@ -2,14 +2,63 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+import torch
 from open_clip import factory
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from traklens.stores.errors import ModelError
 
 NAMED = 3  # tensors named in a message; the rest is counted
 HARMLESS = ("position_ids",)  # buffers that older libraries wrote
+
+
+def check_file(path: Path) -> None:
+    """Raises ModelError unless there is a file."""
+    if path.is_dir():
+        raise ModelError(
+            f"checkpoint {path}", "a directory", "a .pt or .safetensors file", "Name the weights file inside it."
+        )
+    if not path.is_file():
+        raise ModelError(f"checkpoint {path}", "nothing", "a .pt or .safetensors file", "Check the path.")
+
+
+def ready(model: nn.Module, path: Path) -> nn.Module:
+    """A model as it is asked: float32, in evaluation mode. Raises ModelError for weights that are not finite."""
+    model = model.float().eval()
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ModelError(f"checkpoint {path}", f"NaN or infinity in {name}", "finite weights", "Retrain it.")
+    return model
+
+
+def load_state(model: nn.Module, path: Path, name: str) -> nn.Module:
+    """Load a state dict (.safetensors, or .pt with or without "state_dict" or "model" around it) into any model.
+
+    Every tensor must be there, in the model's shape, and no other. Returns the model as `ready` gives it. ModelError.
+    """
+    check_file(path)
+    expected = f"the weights of {name!r}, without pickled code"
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, safetensors and zipfile each raise their own
+        raise ModelError(f"checkpoint {path}", *_reason(error, expected, "Save the model's state dict.")) from error
+    for around in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(around), dict):
+            found = found[around]
+    if not isinstance(found, dict):
+        raise ModelError(f"checkpoint {path}", type(found).__name__, expected, "Save the model's state dict.")
+    found = {str(key).removeprefix("module."): value for key, value in found.items()}
+    misfit = _misfit(model.state_dict(), found)
+    if misfit:
+        raise ModelError(f"checkpoint {path}", misfit, expected, "Check that the file belongs to this model.")
+    model.load_state_dict(found)
+    return ready(model, path)
 
 
 def load_weights(model: nn.Module, path: Path, name: str) -> None:

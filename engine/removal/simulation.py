@@ -79,7 +79,7 @@ def prediction_of(store: Store, target: Target, rows: Sequence[int] | np.ndarray
 def curves(store: Store, target: Target, most: int) -> dict[str, np.ndarray]:
     """Predicted group effect of removing the first 1 … `most` pairs by each simple choice: float64 [≤ most] each."""
     found = {}
-    for choice in ("trak", "clip", "random"):
+    for choice in ("trak", *(("clip",) if store.task.embeddings else ()), "random"):
         rows = choose(store, target, choice, most)
         if choice == "random":
             rows = np.random.default_rng(RANDOM_SEED).permutation(rows)

@@ -3,11 +3,10 @@
 import time
 from dataclasses import dataclass
 
-import numpy as np
-
-from traklens.engine.attribution.new_target import LiveModels, reference_mask
-from traklens.engine.build.source import PairLoader
+from traklens.engine.attribution.new_target import LiveModels
 from traklens.engine.retraining.worker import open_source
+from traklens.engine.tasks.contract import Task
+from traklens.engine.tasks.loading import Loader
 from traklens.stores.store import Store
 
 PAIRS = 64
@@ -21,14 +20,12 @@ class Cost:
     gradient: float
 
 
-def seconds_per_pair(store: Store) -> Cost:
+def seconds_per_pair(store: Store, task: Task | None = None) -> Cost:
     """Measure both on the first pairs of the store; the best of three, after one call that compiles."""
-    models = LiveModels(store)
-    featurizer, (references, rows) = models.featurizers[0], models.references[0]
+    models = LiveModels(store, task=task)
+    featurizer, context = models.featurizers[0], models.contexts[0]
     count = min(PAIRS, store.n)
-    pixels, tokens = PairLoader(open_source(store)).load(0, count)
-    captions, images = (np.asarray(x[:count]) for x in (store.examples.caption, store.examples.image_id))
-    keep = reference_mask(store.examples, captions, images, rows)
+    batch = Loader(models.task, open_source(store, task=models.task).rows).load(0, count)
     ids = [str(id) for id in store.examples.id[:count]]
 
     def best(call) -> float:
@@ -39,6 +36,6 @@ def seconds_per_pair(store: Store) -> Cost:
             seconds.append(time.perf_counter() - start)
         return min(seconds[1:]) / count
 
-    embedding = best(lambda: featurizer.embed(pixels, tokens))
-    gradient = best(lambda: featurizer.project(pixels, tokens, keep, references, ids))
+    embedding = best(lambda: featurizer.embed(batch))
+    gradient = best(lambda: featurizer.project(batch, context, ids))
     return Cost(embedding, embedding + gradient)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,15 +23,20 @@ from traklens.engine.streams import generator
 from traklens.engine.training.run_directory import Recipe, Run, open_run
 from traklens.stores.errors import StoreError, UsageError
 from traklens.stores.retrained import FINISHED, Request, Retrained, Status, model_key
-from traklens.stores.specs import placeless, to_dict
+from traklens.stores.specs import CLIP, TaskSpec, placeless, to_dict
 from traklens.stores.store import Store
 
 MOST_SEEDS = 32
-LATER_FIELDS = (
+KINDS = {"clip": "clip_margin"}  # what a model output was called before tasks had names
+LATER_FIELDS = (  # as before they were recorded
     ("resize_mode", "shortest"),
     ("interpolation", "bicubic"),
     ("streams", 1),
-)  # as before they were recorded
+    ("fields", to_dict(CLIP)["fields"]),
+    ("label_column", None),
+    ("output", "margin"),
+    ("optimizer", "adamw"),
+)
 REFERENCE_SETS = 4  # f of a retrained model is the mean over this many of the store's reference sets
 PLACEHOLDERS = ("{keep}", "{seed}", "{out}")
 
@@ -46,11 +52,11 @@ class RetrainingMethod:
 
 @dataclass(frozen=True)
 class ModelToTrain:
-    """One model to train: on which training pairs (bool [n_train]), with which seed, whether to keep embeddings."""
+    """One model to train: on which training examples (bool [n_train]), with which seed, whether to keep its embeddings."""
 
     kept: np.ndarray
     seed: int
-    embeddings: bool = False
+    arrays: bool = False
 
 
 def retraining_method(store: Store, command: str | None = None) -> RetrainingMethod:
@@ -74,16 +80,29 @@ def retraining_method(store: Store, command: str | None = None) -> RetrainingMet
             )
     dataset = placeless(to_dict(manifest.dataset)) | {"root": ""}
     facts = {
-        "dataset": {k: v for k, v in dataset.items() if (k, v) not in LATER_FIELDS},
+        "dataset": _before(dataset),
         "targets": None if manifest.targets is None else manifest.targets.fingerprint,
-        "model": {k: v for k, v in to_dict(manifest.model).items() if (k, v) not in LATER_FIELDS},
-        "model_output": to_dict(manifest.model_output),
+        "model": _before(to_dict(manifest.model)),
+        "model_output": _before(to_dict(manifest.model_output) | {"kind": _kind(manifest.task)}),
         "reference_sets": min(len(manifest.checkpoints), REFERENCE_SETS),
         "rows": [store.n_train, store.n],
-        "recipe": None if run is None else to_dict(replace(run.spec.recipe, checkpoints=0)),
+        "recipe": None if run is None else _before(to_dict(replace(run.spec.recipe, checkpoints=0))),
         "command": command,
     }
     return RetrainingMethod(hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(), run, command)
+
+
+def _kind(task: TaskSpec) -> str:
+    """What a store's model output is: the task, and for one of the user's own its code."""
+    return KINDS.get(task.name, f"{task.name} {task.version} {task.source}".strip())
+
+
+def _before(spec: dict[str, Any]) -> dict[str, Any]:
+    """A specification as it was written before later fields were added, where these have their first meaning.
+
+    What names a way of training must stay as it was, or finished models would not be found again.
+    """
+    return {name: value for name, value in spec.items() if (name, value) not in LATER_FIELDS}
 
 
 def _run_of(store: Store) -> Run:

@@ -20,7 +20,7 @@ MOST_SUBSETS = 512
 
 def random_subset(store: Store, j: int, seed: int = 0) -> np.ndarray:
     """The j-th random half, drawn by image: bool [n_train]."""
-    images = np.asarray(store.examples.image_id[: store.n_train])
+    images = np.asarray(store.examples.group[: store.n_train])
     return draw_by_group(images, SHARE, generator("random half", seed, j, version=store.manifest.dataset.streams))
 
 

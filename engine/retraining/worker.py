@@ -15,13 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from traklens.engine.attribution.new_target import reference_mask
-from traklens.engine.build.source import Pair, PairLoader, Source
+from traklens.engine.build.source import Source
 from traklens.engine.data import load_again
-from traklens.engine.models.checkpoints import load_checkpoint, temperature
-from traklens.engine.models.preprocessing import normalise
 from traklens.engine.progress import Report, silent
 from traklens.engine.retraining.jobs import (
     REFERENCE_SETS,
@@ -32,14 +29,18 @@ from traklens.engine.retraining.jobs import (
     remove_partial,
     retraining_method,
 )
-from traklens.engine.tasks.clip import margins
-from traklens.engine.training.fit import Pairs, fit
+from traklens.engine.tasks.contract import Batch, Task, Training
+from traklens.engine.tasks.loading import Loader, Placed
+from traklens.engine.tasks.registry import reading_of, task_of
+from traklens.engine.training.fit import fit
 from traklens.stores.errors import ModelError, StoreError, TrakLensError
 from traklens.stores.locks import writing
 from traklens.stores.retrained import Retrained, RetrainedModel, Status, model_key
+from traklens.stores.specs import CLIP
 from traklens.stores.store import Store, open_store
 
 BATCH = 256
+KEEP_LIST = {"caption": "title"}  # open_clip's name of the column
 MOVED = "Put it back there, or say where it is with `traklens relocate STORE --data FOLDER`."
 
 
@@ -48,74 +49,90 @@ class CancelledError(Exception):
 
 
 class Retrainer:
-    """Everything needed to train and measure models of one store; reads the pictures once."""
+    """Everything needed to train and measure models of one store; reads the examples once."""
 
-    def __init__(self, store: Store, method: RetrainingMethod, report: Report = silent) -> None:
-        """Raises StoreError when the data set is no longer the one the store was built from."""
+    def __init__(
+        self, store: Store, method: RetrainingMethod, report: Report = silent, *, task: Task | str | None = None
+    ) -> None:
+        """Raises StoreError when the data set is no longer the one the store was built from, UsageError without the task."""
         self.store, self.method = store, method
-        manifest = store.manifest
-        self.source = open_source(store, report)
-        located = [(pair.root, pair.example) for pair in self.source.pairs]
-        self.pairs = Pairs(located, manifest.model, report) if method.run is not None else None
-        loader = PairLoader(self.source)
-        self._load: Callable[[int, int], tuple[Tensor, Tensor]] = loader.load
-        if self.pairs is not None:
-            pixels, tokens = self.pairs.pixels, self.pairs.tokens
-            self._load = lambda start, stop: (pixels[start:stop], tokens[start:stop])
-        captions, images = (np.asarray(x[:]) for x in (store.examples.caption, store.examples.image_id))
-        sets = min(store.n_checkpoints, REFERENCE_SETS)
-        self.references = [np.asarray(store.array(m, "reference")[:]) for m in range(sets)]
-        self.keep = [torch.from_numpy(reference_mask(store.examples, captions, images, r)) for r in self.references]
+        self.source = open_source(store, report, task=task)
+        self.loader = Loader(self.source.task, self.source.rows)
+        self.examples = self.loader.whole(report) if method.run is not None else None
+        self.sets = min(store.n_checkpoints, REFERENCE_SETS)
 
     def train(self, wanted: ModelToTrain, partial: Path, report: Report = silent) -> RetrainedModel:
         """Train one model, or finish it, and measure every row of the store."""
         begun = time.monotonic()
         members = np.flatnonzero(wanted.kept)
         if self.method.run is None:
-            clip = self._by_command(members, wanted.seed, partial, report)
+            model = self._by_command(members, wanted.seed, partial, report)
         else:
             spec, n = self.method.run.spec, self.store.n_train
             recipe = recipe_for(spec.recipe, n, members.size)
-            assert self.pairs is not None
+            assert self.examples is not None
             number = 1000 + wanted.seed  # apart from the run's own checkpoints
-            streams = spec.dataset.streams
-            clip = fit(spec.model, recipe, number, self.pairs, members, partial, streams=streams, report=report)
-        f, similarity, image, text = self.measure(clip.eval())
-        measured = RetrainedModel(wanted.kept, wanted.seed, f, similarity, time.monotonic() - begun)
-        return replace(measured, image=image, text=text) if wanted.embeddings else measured
+            streams, task = spec.dataset.streams, self.source.task
+            model = fit(
+                task, spec.model, recipe, number, self.examples, members, partial, streams=streams, report=report
+            )
+        f, similarity, arrays = self.measure(model.eval())
+        kept = arrays if wanted.arrays else {}
+        return RetrainedModel(wanted.kept, wanted.seed, f, similarity, time.monotonic() - begun, kept)
 
     @torch.no_grad()
-    def measure(self, clip: nn.Module) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """f and cosine of every row, float32 [n] each; image and caption embeddings, float32 [n, e] each.
+    def measure(self, model: nn.Module) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """f and the plain measure (see `RetrainedModel`) of every row, float32 [n] each; further arrays [n, …].
 
-        f is the mean over the store's first reference sets, embedded by this model and with its own scale, as the
-        store's f is the mean over its checkpoints.
+        f is the mean over the store's first contexts (CLIP's sets of reference pairs), drawn for this model, as the store's
+        f is the mean over its checkpoints.
         """
-        manifest, u, v = self.store.manifest, [], []
+        task, found, parts = self.source.task, [], {}
+        for m in range(self.sets):
+            context = task.context(model, self._training(model, m))
+            found.append(context)
+            if not context:
+                break
         for start in range(0, self.store.n, BATCH):
-            pixels, tokens = self._load(start, min(start + BATCH, self.store.n))
-            u.append(clip.encode_image(normalise(manifest.model, pixels), normalize=True))  # type: ignore[operator]
-            v.append(clip.encode_text(tokens, normalize=True))  # type: ignore[operator]
-        images, texts = torch.cat(u), torch.cat(v)
-        scale = temperature(clip, manifest.model_output.temperature)
-        f = torch.stack(
-            [
-                margins(images, texts, keep, images[rows], texts[rows], scale).f()
-                for keep, rows in zip(self.keep, self.references, strict=True)
-            ]
-        ).mean(dim=0)
-        return f.numpy(), (images * texts).sum(dim=1).numpy(), images.numpy(), texts.numpy()
+            batch = self._batch(np.arange(start, min(start + BATCH, self.store.n)))
+            embedded = {name: values for name, values in task.embed(model, batch).items() if name in task.embeddings}
+            measured = [task.measure(model, batch, context, embedded) for context in found]
+            kept = {**embedded, **{name: x for name, x in measured[0].items() if name not in ("f", "q", "p")}}
+            kept["f"] = torch.stack([one["f"] for one in measured]).mean(dim=0)
+            pair = [embedded[name] for name in CLIP.embeddings if name in embedded]
+            kept["similarity"] = (pair[0] * pair[1]).sum(dim=1) if len(pair) == 2 else 1 - measured[0]["q"]
+            for name, values in kept.items():
+                parts.setdefault(name, []).append(values.numpy())
+        whole = {name: np.concatenate(values) for name, values in parts.items()}
+        return whole.pop("f"), whole.pop("similarity"), whole
+
+    def _batch(self, rows: np.ndarray) -> Batch:
+        if self.examples is None:
+            return self.loader.load_rows(rows)
+        index = torch.from_numpy(rows)
+        return {name: values[index] for name, values in self.examples.items()}
+
+    def _training(self, model: nn.Module, m: int) -> Training:
+        task = self.source.task
+
+        def embed(rows: np.ndarray) -> Mapping[str, torch.Tensor]:
+            parts = [task.embed(model, self._batch(part)) for part in np.array_split(rows, -(-rows.size // BATCH))]
+            return {name: torch.cat([part[name] for part in parts]) for name in task.embeddings}
+
+        streams = self.store.manifest.dataset.streams
+        return self.loader.training(model, self.store.n_train, streams=streams, checkpoint=m, embed=embed)
 
     def _by_command(self, members: np.ndarray, seed: int, partial: Path, report: Report) -> nn.Module:
         """Call the user's own training with a keep-list and load the weights it leaves."""
         folder = partial.with_suffix(".command")
         folder.mkdir(parents=True, exist_ok=True)
         keep, out = folder / "keep.tsv", folder / "weights.safetensors"
-        lines = ["filepath\ttitle"]
+        task = self.store.task
+        lines = [f"filepath\t{KEEP_LIST.get(task.title, task.title)}"]
         for row in members:
-            pair = self.source.pairs[row]
-            caption = " ".join(pair.example.caption.split())
-            lines.append(f"{pair.root / pair.example.image}\t{caption}")
+            words = " ".join(str(self.store.examples.words[row]).split())
+            image = self.source.rows[row].root / str(self.store.examples.image[row]) if task.first("image") else row
+            lines.append(f"{image}\t{words}")
         keep.write_text("\n".join(lines) + "\n", encoding="utf-8")
         values = {"{keep}": str(keep), "{seed}": str(seed), "{out}": str(out)}
         command = [_filled(part, values) for part in shlex.split(self.method.command or "")]
@@ -136,11 +153,11 @@ class Retrainer:
         if process.returncode or not out.is_file():
             what = f"exit status {process.returncode}" if process.returncode else f"no weights at {out}"
             raise ModelError("training command", what, "exit status 0 and weights at {out}", "See the job's log.txt.")
-        clip = load_checkpoint(self.store.manifest.model, out)
+        model = self.source.task.load_checkpoint(self.store.manifest.model, out)
         for file in (keep, out):
             file.unlink(missing_ok=True)
         folder.rmdir()
-        return clip
+        return model
 
 
 def _filled(part: str, values: dict[str, str]) -> str:
@@ -149,12 +166,14 @@ def _filled(part: str, values: dict[str, str]) -> str:
     return part
 
 
-def open_source(store: Store, report: Report = silent) -> Source:
-    """The store's pairs in row order, read from where the data set was.
+def open_source(store: Store, report: Report = silent, *, task: Task | str | None = None) -> Source:
+    """The store's examples in row order, read from where the data set was, with the task bound to the store's model.
 
-    Raises StoreError when the data are gone or a pair of the store is no longer among them.
+    Raises StoreError when the data are gone or an example of the store is no longer among them, UsageError where the task
+    is the user's own and not given.
     """
     manifest, found = store.manifest, {}
+    known = task_of(manifest.task, task)
     datasets = []
     for name, spec in (("dataset", manifest.dataset), ("targets", manifest.targets)):
         if spec is None:
@@ -162,21 +181,22 @@ def open_source(store: Store, report: Report = silent) -> Source:
         root = spec.seen_from(store.path)
         if not root.exists():
             raise StoreError(f"data set {root}", "nothing there", "the original pictures", MOVED)
-        dataset = load_again(root, spec, report)
+        dataset = load_again(root, spec, report, read=reading_of(known))
         datasets.append(dataset)
-        found |= {(name, example.id): Pair(example, dataset.root, name) for example in dataset.examples}
+        found |= {(name, example.id): Placed(example, dataset.root, name) for example in dataset.examples}
     wanted = list(zip(store.examples.source[:], store.examples.id[:], strict=True))
     missing = [id for source, id in wanted if (source, id) not in found]
     if missing:
         raise StoreError(
             f"data set {store.data_root}",
-            f"{len(missing)} of the store's {store.n} pairs no longer there (the first is {missing[0]})",
-            "the same pictures and captions",
+            f"{len(missing)} of the store's {store.n} examples no longer there (the first is {missing[0]})",
+            "the same data",
             "Put the data set back, or build the store again.",
         )
-    pairs = tuple(found[key] for key in wanted)
+    rows = tuple(found[key] for key in wanted)
     further = datasets[1] if len(datasets) > 1 else None
-    return Source(datasets[0], further, pairs, store.n_train, None, manifest.model, ())
+    bound = known.bind(manifest.model, manifest.model_output)
+    return Source(bound, datasets[0], further, rows, store.n_train, None, manifest.model, ())
 
 
 def train_models(
@@ -184,6 +204,7 @@ def train_models(
     wanted: Sequence[ModelToTrain],
     *,
     method: RetrainingMethod | None = None,
+    task: Task | str | None = None,
     report: Report = silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -201,7 +222,7 @@ def train_models(
     if not missing:
         return
     with writing(store.path, "store", shared=True):
-        _train(store, Retrainer(store, method), names, by_name, missing, report, stop)
+        _train(store, Retrainer(store, method, task=task), names, by_name, missing, report, stop)
 
 
 def _train(

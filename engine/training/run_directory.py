@@ -20,7 +20,7 @@ from traklens.engine.training.split import Split
 from traklens.stores.atomic import read_json, write_json
 from traklens.stores.errors import StoreError
 from traklens.stores.placing import clean
-from traklens.stores.specs import DatasetSpec, ModelSpec, differences, from_dict, placeless, to_dict
+from traklens.stores.specs import CLIP, DatasetSpec, ModelSpec, TaskSpec, differences, from_dict, placeless, to_dict
 
 MAGIC = "traklens-run"
 SPLIT = "split.parquet"
@@ -42,6 +42,7 @@ class Recipe:
     weight_decay: float
     warmup: float
     augment: str
+    optimizer: str = "adamw"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class RunSpec:
     dataset: DatasetSpec
     model: ModelSpec
     recipe: Recipe
+    task: TaskSpec = CLIP
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ class Run:
         if unknown or len(ids) != len(dataset.examples):
             raise StoreError(
                 f"run {self.path}",
-                f"{len(dataset.examples)} pairs in the data set, {len(ids)} in the run, {len(unknown)} unknown",
-                "the pairs the run was trained on",
+                f"{len(dataset.examples)} {dataset.account.noun} in the data set, {len(ids)} in the run, {len(unknown)} "
+                "unknown",
+                f"the {dataset.account.noun} the run was trained on",
                 "Give `build` the same data and options as `train`, or train again.",
             )
         order = np.array([position[id_] for id_ in ids])

@@ -25,15 +25,15 @@ class Split:
 def split_dataset(dataset: Dataset, *, heldout: float, subset: float, checkpoints: int, seed: int) -> Split:
     """Draw the split and the subsets from `seed`, by the data set's version of the random streams.
 
-    A data set that names its own held-out pairs keeps them; otherwise a share `heldout` of the images is drawn.
-    Raises UsageError for shares outside their range and DataError when too few pairs are left to train on.
+    A data set that names its own held-out examples keeps them; otherwise a share `heldout` of the groups (images) is drawn.
+    Raises UsageError for shares outside their range and DataError when too few examples are left to train on.
     """
     if not 0 <= heldout < 1:
         raise UsageError("heldout", str(heldout), "a share from 0 up to, but not including, 1", "Try 0.1.")
     if not 0 < subset <= 1:
         raise UsageError("subset", str(subset), "a share above 0, at most 1", "Try 0.5.")
     streams = dataset.spec.streams
-    image_ids = np.array([example.image_id for example in dataset.examples])
+    image_ids = np.array([example.group for example in dataset.examples])
     given = [example.split for example in dataset.examples]
     if "heldout" in given:
         is_heldout = np.array([split == "heldout" for split in given])
@@ -43,18 +43,18 @@ def split_dataset(dataset: Dataset, *, heldout: float, subset: float, checkpoint
     if train.size < 8:
         raise DataError(
             f"data set {dataset.root}",
-            f"{train.size} training pairs",
+            f"{train.size} training {dataset.account.noun}",
             "at least 8",
-            "Add pairs or lower --heldout.",
+            f"Add {dataset.account.noun} or lower --heldout.",
         )
     subsets = np.stack([_subset(image_ids[train], subset, seed, m, streams) for m in range(checkpoints)])
     fewest = int(subsets.sum(axis=1).min())
     if fewest < 2:
         raise UsageError(
             "subset",
-            f"{subset}, which leaves {fewest} of {train.size} training pairs to a checkpoint",
+            f"{subset}, which leaves {fewest} of {train.size} training {dataset.account.noun} to a checkpoint",
             "at least 2",
-            "Raise --subset or add pairs.",
+            f"Raise --subset or add {dataset.account.noun}.",
         )
     return Split(train=train, heldout=np.flatnonzero(is_heldout), subsets=subsets)
 

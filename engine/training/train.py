@@ -1,45 +1,48 @@
-"""Train M small CLIPs on recorded random parts of a data set: `traklens train`."""
+"""Train M small models of a task on recorded random parts of a data set: `traklens train`."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from traklens.engine.data import Dataset
-from traklens.engine.models.checkpoints import load_checkpoint, model_spec
-from traklens.engine.models.preprocessing import normalise
 from traklens.engine.progress import Report, silent
-from traklens.engine.training.fit import Pairs, fit, save_weights
+from traklens.engine.tasks.clip import ClipTask
+from traklens.engine.tasks.contract import Batch, Task
+from traklens.engine.tasks.loading import Loader, Placed
+from traklens.engine.tasks.registry import recorded
+from traklens.engine.training.fit import fit, save_weights
 from traklens.engine.training.run_directory import Recipe, Run, RunSpec, open_run, record_quality, start_run
 from traklens.engine.training.split import Split, split_dataset
 from traklens.engine.versions import libraries
 from traklens.stores.errors import UsageError
 from traklens.stores.locks import writing
-from traklens.stores.specs import ModelSpec
+from traklens.stores.specs import ModelOutputSpec
 
-EPOCH_BUDGET = 20_000  # examples seen in all by a checkpoint, when --epochs is not given …
-EPOCH_LIMITS = (8, 40)  # … within these limits
+EPOCH_LIMITS = (8, 40)  # of epochs, when --epochs is not given
 
 
 def train(
     dataset: Dataset,
     out: Path,
     *,
-    model: str = "tiny",
+    task: Task | None = None,
+    model: str = "",
     checkpoints: int = 4,
     epochs: int | None = None,
     subset: float = 0.5,
     heldout: float = 0.1,
     seed: int = 0,
     batch_size: int = 64,
-    learning_rate: float = 1e-3,
-    augment: str = "shift",
+    learning_rate: float | None = None,
+    augment: str | None = None,
+    optimizer: str | None = None,
     report: Report = silent,
 ) -> Run:
     """Train into the run directory `out`, or finish the run that is there.
 
+    `task` is CLIP if not given. What is None is chosen by the task, the number of epochs by the size of the data.
     Raises UsageError for values out of range, StoreError when `out` holds a run of another specification.
     """
     if checkpoints < 1 or batch_size < 2 or (epochs is not None and epochs < 1):
@@ -49,6 +52,13 @@ def train(
             "at least 1 checkpoint, 1 epoch and a batch of 2",
             "Correct the option.",
         )
+    task = task or ClipTask()
+    chosen = task.recipe
+    optimizer = chosen.optimizer if optimizer is None else optimizer
+    learning_rate = chosen.learning_rates.get(optimizer, 0.0) if learning_rate is None else learning_rate
+    augment = chosen.augment if augment is None else augment
+    if optimizer not in ("adamw", "sgd"):
+        raise UsageError("optimizer", repr(optimizer), "adamw or sgd", "Choose one of them.")
     if not 0 < learning_rate < np.inf:
         raise UsageError("learning_rate", str(learning_rate), "a finite number above 0", "Try 0.001.")
     if augment not in ("shift", "flip", "none"):
@@ -56,7 +66,7 @@ def train(
     split = split_dataset(dataset, heldout=heldout, subset=subset, checkpoints=checkpoints, seed=seed)
     members = int(split.subsets.sum(axis=1).max())
     if epochs is None:
-        epochs = int(np.clip(round(EPOCH_BUDGET / members), *EPOCH_LIMITS))
+        epochs = int(np.clip(round(chosen.examples_seen / members), *EPOCH_LIMITS))
     recipe = Recipe(
         checkpoints=checkpoints,
         epochs=epochs,
@@ -65,33 +75,37 @@ def train(
         seed=seed,
         batch_size=batch_size,
         learning_rate=learning_rate,
-        weight_decay=0.1,
-        warmup=0.1,
+        weight_decay=chosen.weight_decays[optimizer],
+        warmup=chosen.warmup,
         augment=augment,
+        optimizer=optimizer,
     )
-    # The vocabulary is the whole data set's, so that a held-out caption has no unknown pieces by accident.
-    spec = RunSpec(dataset.spec, model_spec(model, [example.caption for example in dataset.examples]), recipe)
+    spec = RunSpec(dataset.spec, task.model_spec(model, dataset), recipe, recorded(task))
+    task = task.bind(spec.model, ModelOutputSpec())
     with writing(out, "run"):
-        return _train(start_run(out, spec, dataset, split, libraries()), dataset, split, report)
+        return _train(start_run(out, spec, dataset, split, libraries()), task, dataset, split, report)
 
 
-def _train(run: Run, dataset: Dataset, split: Split, report: Report) -> Run:
+def _train(run: Run, task: Task, dataset: Dataset, split: Split, report: Report) -> Run:
     """Train the checkpoints that the run lacks."""
     spec, checkpoints = run.spec, run.spec.recipe.checkpoints
     if all(str(m) in run.quality for m in range(checkpoints)):
         return run
-    examples = Pairs([(dataset.root, example) for example in dataset.examples], spec.model, report)
+    loader = Loader(task, [Placed(example, dataset.root, "dataset") for example in dataset.examples])
+    examples = loader.whole(report)
+    heldout = {name: values[torch.from_numpy(split.heldout)] for name, values in examples.items()}
     for m in range(checkpoints):
         if str(m) in run.quality:
             continue
-        train_checkpoint(run, m, examples, split.train[split.subsets[m]], report)
-        quality = retrieval(load_checkpoint(spec.model, run.checkpoint(m)), spec.model, examples, split.heldout)
-        record_quality(run, m, quality)
+        train_checkpoint(run, task, m, examples, split.train[split.subsets[m]], report)
+        record_quality(run, m, task.quality(task.load_checkpoint(spec.model, run.checkpoint(m)), heldout))
     return open_run(run.path)
 
 
-def train_checkpoint(run: Run, m: int, examples: Pairs, members: np.ndarray, report: Report = silent) -> None:
-    """Train checkpoint m on the examples `members` (indices into `examples`) and write its weights."""
+def train_checkpoint(
+    run: Run, task: Task, m: int, examples: Batch, members: np.ndarray, report: Report = silent
+) -> None:
+    """Train checkpoint m on the rows `members` of `examples` and write its weights."""
     partial = run.path / f"checkpoint_{m}.partial.safetensors"
     stage = f"training checkpoint {m + 1} of {run.spec.recipe.checkpoints}"
 
@@ -103,33 +117,17 @@ def train_checkpoint(run: Run, m: int, examples: Pairs, members: np.ndarray, rep
     spec = run.spec
     streams = spec.dataset.streams
     model = fit(
-        spec.model, spec.recipe, m, examples, members, partial, streams=streams, stage=stage, report=report, log=log
+        task,
+        spec.model,
+        spec.recipe,
+        m,
+        examples,
+        members,
+        partial,
+        streams=streams,
+        stage=stage,
+        report=report,
+        log=log,
     )
     save_weights(model, run.checkpoint(m))
     partial.unlink(missing_ok=True)
-
-
-@torch.no_grad()
-def retrieval(model: nn.Module, spec: ModelSpec, examples: Pairs, rows: np.ndarray) -> dict[str, float]:
-    """Recall at 1 and 10 of captions by image and of images by caption among the given pairs, averaged.
-
-    A hit is any pair with the same caption (image → text) or the same image (text → image): duplicates of the right
-    answer are right. Empty when there are fewer than two pairs.
-    """
-    if rows.size < 2:
-        return {}
-    index = torch.from_numpy(rows)
-    u, v = [], []
-    for part in index.split(256):
-        u.append(model.encode_image(normalise(spec, examples.pixels[part]), normalize=True))  # type: ignore[operator]
-        v.append(model.encode_text(examples.tokens[part], normalize=True))  # type: ignore[operator]
-    similarity = torch.cat(u) @ torch.cat(v).T
-    caption = examples.caption[index]
-    same = caption[:, None] == caption
-    found = {}
-    for k in (1, 10):
-        top = min(k, rows.size)
-        by_image = same.gather(1, similarity.topk(top, dim=1).indices).any(dim=1)
-        by_text = same.gather(1, similarity.T.topk(top, dim=1).indices).any(dim=1)
-        found[f"recall@{k}"] = float((by_image.float().mean() + by_text.float().mean()) / 2)
-    return found

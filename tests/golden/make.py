@@ -36,7 +36,7 @@ with tempfile.TemporaryDirectory() as name:
         "proponents": [{"id": pair.id} for pair in found.proponents],
         "opponents": [{"id": pair.id} for pair in found.opponents],
         "scores": [pair.score for pair in (*found.proponents, *found.opponents)],
-        "first_caption": store.examples.caption[0],
+        "first_caption": store.examples.words[0],
         "thumbnail_bytes": len(store.thumbnail(0)),
     }
     (HERE / f"store_v{SCHEMA}.json").write_text(json.dumps(expected, indent=1) + "\n")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from traklens.engine.label_errors.suspects import Suspects as Found
     from traklens.engine.removal.simulation import Prediction
     from traklens.engine.retraining.measurements import Measured
+    from traklens.engine.tasks.contract import Task
 
 SHOWN = 10
 
@@ -51,15 +52,17 @@ class Examples(Sequence[Ranked]):
         return [str(self._store.examples.id[row]) for row in self.rows]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One line per example: id, score, caption, image, split."""
+        """One line per example: id, score, its caption or label, image where there is one, split."""
         import pandas as pd
 
-        examples = self._store.examples
-        columns = {name: [str(getattr(examples, name)[row]) for row in self.rows] for name in COLUMNS}
-        return pd.DataFrame({"id": columns.pop("id"), "score": self.scores, **columns})
+        examples, title = self._store.examples, self._store.task.title
+        images = {"image": examples.image} if self._store.task.first("image") else {}
+        columns = {title: examples.words, **images, "split": examples.split}
+        shown = {name: [str(values[row]) for row in self.rows] for name, values in columns.items()}
+        return pd.DataFrame({"id": self.ids, "score": self.scores, **shown})
 
     def __repr__(self) -> str:
-        lines = [f"{pair.score:+.4f}  {pair.caption[:100]}  ({pair.image})" for pair in self[:SHOWN]]
+        lines = [f"{pair.score:+.4f}  {pair.words[:100]}  ({pair.image})" for pair in self[:SHOWN]]
         more = [f"… and {len(self) - SHOWN:,} more"] if len(self) > SHOWN else []
         return "\n".join([*lines, *more]) or "no examples"
 
@@ -67,9 +70,6 @@ class Examples(Sequence[Ranked]):
         from traklens.engine.explore.report import listed
 
         return listed(self._store, self[:SHOWN])
-
-
-COLUMNS = ("id", "caption", "image", "split")
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ class Attribution:
         return self.target.f
 
     def to_pandas(self) -> pd.DataFrame:
-        """Every training example with its score, the strongest proponent first: id, score, caption, image, split."""
+        """Every training example with its score, the strongest proponent first, as `Examples.to_pandas`."""
         return self._examples(np.argsort(-self.scores, kind="stable")).to_pandas()
 
     def __repr__(self) -> str:
         against = f" rather than {self.target.contrast!r}" if self.target.contrast else ""
         ends = (("proponents", self.proponents), ("opponents", self.opponents))
         lists = "\n".join(f"{name}:\n{examples[:SHOWN]!r}" for name, examples in ends)
-        return f"{self.target.caption!r}{against}, f = {self.f:+.3f}\n{lists}"
+        return f"{self.target.words!r}{against}, f = {self.f:+.3f}\n{lists}"
 
     def _repr_html_(self) -> str:
         from traklens.engine.explore.report import fragment
@@ -123,6 +123,7 @@ class Removal:
 
     rows: np.ndarray
     _store: Opened
+    _task: Task | str | None = None
 
     def effect_on(self, of: Attribution) -> Prediction:
         """The predicted change of a target's f; with an interval once enough removals were checked by retraining."""
@@ -148,7 +149,7 @@ class Removal:
             raise UsageError("target", "an example that is not stored", "a stored one", "Ask with `id=`.")
         request = Request(tuple(int(row) for row in self.rows), seeds=seeds, target=of.target.row)
         with drawn(progress) as report:
-            train_models(self._store, models_to_train(self._store, request), report=report)
+            train_models(self._store, models_to_train(self._store, request), task=self._task, report=report)
         measured = Measurements(self._store).of(request)
         assert measured is not None  # all its models are there
         return measured
@@ -161,7 +162,7 @@ class Removal:
 
 
 class Suspects(Examples):
-    """Training examples that may have a wrong caption, the most suspect first. Scores are probabilities of being wrong."""
+    """Training examples whose caption or label may be wrong, the most suspect first; scores are its probability."""
 
     def __init__(self, store: Opened, found: Found, top: int) -> None:
         rows = found.order[:top]
@@ -174,7 +175,7 @@ class Suspects(Examples):
         return self._found.expected_wrong
 
     def to_pandas(self) -> pd.DataFrame:
-        """One line per suspect: id, score, caption, image, split and every signal."""
+        """One line per suspect, as `Examples.to_pandas`, and every signal."""
         signals = {name: values[self.rows] for name, values in self._found.signals.items()}
         return super().to_pandas().assign(**signals)
 

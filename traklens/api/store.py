@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -16,6 +16,7 @@ from traklens.stores.store import open_store
 
 if TYPE_CHECKING:
     from traklens.engine.attribution.new_target import LiveModels
+    from traklens.engine.tasks.contract import Task
 
 Place = str | PathLike[str]
 
@@ -23,9 +24,12 @@ Place = str | PathLike[str]
 class Store:
     """A finished store: ask it which training examples raised or lowered an output, and what happens without them."""
 
-    def __init__(self, path: Place) -> None:
-        """Open the store at `path`, for reading. Raises StoreError when there is none, or none that is whole."""
-        self._store = open_store(Path(path))
+    def __init__(self, path: Place, *, task: "Task | str | None" = None) -> None:
+        """Open the store at `path`, for reading. Raises StoreError when there is none, or none that is whole.
+
+        `task`: one of your own, which new questions and retraining need.
+        """
+        self._store, self._task = open_store(Path(path)), task
 
     @property
     def path(self) -> Path:
@@ -37,25 +41,38 @@ class Store:
         id: str | None = None,
         image: Place | bytes | None = None,
         caption: str | None = None,
+        label: str | None = None,
         contrast: str | None = None,
         group: Iterable[str | Ranked] | None = None,
+        values: Mapping[str, Any] | None = None,
     ) -> Attribution:
         """Attribute the output of one target to the training examples.
 
         The target is a stored example (`id`), an image that need not be stored (`image`, a file or its bytes; without
-        `caption` it takes the training caption nearest to it), or the mean of several stored ones (`group`, ids or
-        examples). `caption` with `id` asks about that example's image with other words, `contrast` why the caption
-        rather than another one: both need the checkpoints. Raises UsageError for none or several of the three,
-        StoreError for an unknown id, DataError for something that is no image.
+        `caption` or `label` it takes the training caption nearest to it, or the label the models guess), the mean of several
+        stored ones (`group`, ids or examples), or an example of a task of your own (`values`, its fields by name).
+        `caption` or `label` with `id` asks about that example's image with other words, `contrast` why these rather than
+        others: both need the checkpoints. Raises UsageError for none or several of the four, StoreError for an unknown
+        id, DataError for something that is no image.
         """
-        given = [name for name, value in (("id", id), ("image", image), ("group", group)) if value is not None]
+        targets = (("id", id), ("image", image), ("group", group), ("values", values))
+        given = [name for name, value in targets if value is not None]
         if len(given) != 1:
-            raise UsageError("attribute", " and ".join(given) or "no target", "one of id, image, group", "Name one.")
+            raise UsageError(
+                "attribute", " and ".join(given) or "no target", "one of id, image, group, values", "Name one."
+            )
+        if caption is not None and label is not None:
+            raise UsageError(
+                "attribute", "a caption and a label", "one of them, as the store has it", "Leave one out."
+            )
+        caption = caption if caption is not None else label
         picture = None
         if group is not None:
             if caption is not None or contrast is not None:
                 raise UsageError("attribute", "a caption for a group", "ids alone", "Ask about one example.")
             target = mean_target(self._store, [e if isinstance(e, str) else e.id for e in group])
+        elif values is not None:
+            target = self._models.about({"group": "", **values}, contrast=contrast)
         elif image is not None:
             from traklens.engine.data.images import thumbnail_of
 
@@ -64,7 +81,7 @@ class Store:
             picture = thumbnail_of(content if isinstance(content, bytes) else content.read_bytes())
         else:
             target = self._about(str(id), caption, contrast)
-            if target.row is None:  # other words about a stored image
+            if target.row is None and self._store.has_pictures:  # other words about a stored image
                 picture = self._store.thumbnail(self._store.examples.row_of(str(id)), "large")
         return Attribution(target, self._store.influence.scores(target.influence_query), picture, self._store)
 
@@ -80,7 +97,7 @@ class Store:
         """The checkpoints, read at the first question that needs them."""
         from traklens.engine.attribution.new_target import LiveModels
 
-        return LiveModels(self._store)
+        return LiveModels(self._store, task=self._task)
 
     def remove(self, examples: Iterable[Ranked | str]) -> Removal:
         """What happens without these training examples (themselves, or their ids)? Ask with `.effect_on(…)`.
@@ -89,10 +106,10 @@ class Store:
         """
         from traklens.engine.removal.effect import checked_rows
 
-        return Removal(checked_rows(self._store, rows_of(self._store, examples)), self._store)
+        return Removal(checked_rows(self._store, rows_of(self._store, examples)), self._store, self._task)
 
     def suspects(self, top: int = 100, *, progress: bool = True) -> Suspects:
-        """The training examples most likely to have a wrong caption, as `traklens hunt` finds them."""
+        """The training examples most likely to have a wrong caption or label, as `traklens hunt` finds them."""
         from traklens.engine.label_errors.suspects import find_suspects
 
         if top < 1:
@@ -108,7 +125,10 @@ class Store:
         from traklens.engine.evaluation.evaluate import evaluate
 
         with drawn(progress) as report:
-            return Evaluation(evaluate(self._store, report=report, **options))
+            from traklens.engine.tasks.registry import task_of
+
+            task = task_of(self._store.task, self._task)
+            return Evaluation(evaluate(self._store, task=task, report=report, **options))
 
     def app(self, *, port: int = 8600, browser: bool = True) -> subprocess.Popen:
         """Open the application on this store in a process of its own; `.terminate()` ends it."""
@@ -123,15 +143,19 @@ class Store:
         return f"Store({str(store.path)!r}): {counts}"
 
 
-def open(path: Place) -> Store:
-    """Open a finished store. Raises StoreError when there is none, or none that is whole."""
-    return Store(path)
+def open(path: Place, *, task: "Task | str | None" = None) -> Store:
+    """Open a finished store. Raises StoreError when there is none, or none that is whole.
+
+    `task`: one of your own, itself or FILE.py:CLASS, which new questions and retraining need.
+    """
+    return Store(path, task=task)
 
 
 def build(
     data: Place,
     *,
     out: Place,
+    task: "Task | str | None" = None,
     run: Place | None = None,
     model: str | None = None,
     checkpoints: Sequence[Place] = (),
@@ -140,6 +164,8 @@ def build(
     modules: str = "",
     damping: float = 1.0,
     weight_by_q: bool = True,
+    normalize: str = "none",
+    output: str = "margin",
     references: int = 512,
     temperature: str = "checkpoint",
     seed: int = 0,
@@ -151,10 +177,11 @@ def build(
 ) -> Store:
     """Precompute the TRAK features of a data set into a store, and open it. Goes on where it was interrupted.
 
-    The checkpoints are those of a `run` of `traklens.train`, or weights files of an open_clip architecture `model`.
+    The checkpoints are those of a `run` of `traklens.train`, or weights files of an architecture `model`; `task` is "clip",
+    "image_classifier", FILE.py:CLASS or one of your own, that of the run if not given.
     dim: projection dimension k; modules: patterns of the parameters to attribute, all if empty; damping: λ relative to
-    the mean diagonal of the Gram matrix; data_options: reader, text_column, caption_template, sample, targets, as in the
-    command line. Raises DataError, ModelError, StoreError or UsageError for what cannot be used, before anything is
+    the mean diagonal of the Gram matrix; data_options: reader, text_column, caption_template, label_column, sample, targets,
+    as in the command line. Raises DataError, ModelError, StoreError or UsageError for what cannot be used, before anything is
     computed.
     """
     from traklens.engine.build.source import Source
@@ -168,6 +195,7 @@ def build(
     with drawn(progress) as report:
         source = Source.open(
             Path(data),
+            task=task,
             run=None if run is None else Path(run),
             model=model,
             checkpoints=tuple(Path(file) for file in checkpoints),
@@ -178,33 +206,38 @@ def build(
         build_store(
             source,
             Path(out),
-            ModelOutputSpec(temperature=temperature, n_reference=references, reference_seed=seed),
+            ModelOutputSpec(output=output, temperature=temperature, n_reference=references, reference_seed=seed),
             ProjectionSpec(kind=projection, dim=dim, seed=seed, modules=modules),
-            ScoreSpec(damping=damping, weight_by_q=weight_by_q),
+            ScoreSpec(damping=damping, weight_by_q=weight_by_q, normalize=normalize),
             batch_size=batch_size,
             device=device,
             overwrite=overwrite,
             report=report,
         )
-    return Store(out)
+    return Store(out, task=task)
 
 
-def train(data: Place, *, out: Place, progress: bool = True, **options: Any) -> Path:
+def train(
+    data: Place, *, out: Place, task: "Task | str | None" = None, progress: bool = True, **options: Any
+) -> Path:
     """Train small models on recorded random parts of a data set, to attribute them; returns the run's folder.
 
-    options: those of the data (reader, text_column, caption_template, sample) and of `engine.training.train` (model,
-    checkpoints, epochs, subset, heldout, seed, batch_size, learning_rate, augment). Goes on where it was interrupted.
+    task: "clip" if not given, "image_classifier", FILE.py:CLASS or one of your own. options: those of the data (reader,
+    text_column, caption_template, label_column, sample) and of `engine.training.train` (model, checkpoints, epochs, subset,
+    heldout, seed, batch_size, learning_rate, augment, optimizer). Goes on where it was interrupted.
     """
     from traklens.engine.data import load_dataset
+    from traklens.engine.tasks.registry import reading_of, task_named
     from traklens.engine.training.run_directory import streams_of
     from traklens.engine.training.train import train as train_run
 
-    of_data = {
-        name: options.pop(name) for name in ("reader", "text_column", "caption_template", "sample") if name in options
-    }
+    names = ("reader", "text_column", "caption_template", "label_column", "sample")
+    of_data = {name: options.pop(name) for name in names if name in options}
+    known = task_named(task or "clip") if isinstance(task, str | None) else task
+    of_data |= {"fields": known.fields, "read": reading_of(known)}
     with drawn(progress) as report:
         dataset = load_dataset(
             Path(data), seed=options.get("seed", 0), streams=streams_of(Path(out)), report=report, **of_data
         )
-        train_run(dataset, Path(out), report=report, **options)
+        train_run(dataset, Path(out), task=known, report=report, **options)
     return Path(out)
