@@ -163,7 +163,7 @@ def ranking_of(store: Store, target: Target, method: str, top: int) -> Ranking:
 
 @per_store(256)
 def histogram_of(store: Store, target: Target, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """Edges and counts of the target's scores over the training pairs."""
+    """Edges and counts of the target's scores over the training examples."""
     return score_histogram(score_sample(store, target, method=method))
 
 
@@ -179,7 +179,7 @@ def _calibration(store: Store, done: int) -> tuple[Calibration | None, list[Poin
 
 
 def suspects_of(store: Store) -> Suspects:
-    """The training pairs most likely to have a wrong caption, as kept in the store."""
+    """The training examples most likely to have a wrong caption, as kept in the store."""
     return _suspects(store, stamp(store.path, HUNT))
 
 
@@ -194,7 +194,7 @@ def pictures(store: Store) -> int:
 
 
 def painted_map(store: Store, target: Target, side: int, colour: str) -> Painted:
-    """The training pairs on a plane, coloured for a target."""
+    """The training examples on a plane, coloured for a target."""
     if colour == "wrong":
         values = suspects_of(store).probability
     else:

@@ -17,7 +17,7 @@ NAMES = ("id", "caption", "contrast", "method", "top", "choice", "k", "queue", "
 class View:
     """A target and how to look at it. `caption` and `contrast` are questions about the stored pair's image.
 
-    `choice`, `k` and `picked` (ids of training pairs) say what to remove; `queue` what to review.
+    `choice`, `k` and `picked` (ids of training examples) say what to remove; `queue` what to review.
     """
 
     id: str | None = None
@@ -99,7 +99,7 @@ def toggle_picked(id: str) -> None:
 
 
 def add_picked(ids: tuple[str, ...]) -> None:
-    """Add training pairs to the picked ones, as many as there is room for."""
+    """Add training examples to the picked ones, as many as there is room for."""
     view = read_view()
     write_view(replace(view, picked=tuple(dict.fromkeys((*view.picked, *ids)))[:MOST_PICKED]))
 

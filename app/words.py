@@ -21,6 +21,11 @@ class Words:
     raises: str
     lowers: str
 
+    @property
+    def whats(self) -> str:
+        """The plural of what stands in words."""
+        return self.what if self.what.endswith("s") else f"{self.what}s"
+
     def count(self, n: int) -> str:
         """So many of them."""
         return f"{n:,} {self.one if n == 1 else self.many}"

@@ -37,7 +37,7 @@ def show(store: Store, view: View) -> None:
     wanted = st.text_input(
         "Search",
         key="search",
-        placeholder=f"Search {words_here.what}s" if by == "words" else "What should the image show?",
+        placeholder=f"Search {words_here.whats}" if by == "words" else "What should the image show?",
         icon=":material/search:",
         label_visibility="collapsed",
         live=by == "words",

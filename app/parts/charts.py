@@ -18,7 +18,7 @@ def _in_order(methods: Iterable[str]) -> list[str]:
 
 
 def score_distribution(edges: np.ndarray, counts: np.ndarray, method: str) -> go.Figure:
-    """How the scores of the training pairs spread; counts on a log scale, so that single pairs can be seen."""
+    """How the scores of the training examples spread; counts on a log scale, so that single pairs can be seen."""
     middle, width = (edges[:-1] + edges[1:]) / 2, edges[1:] - edges[:-1]
     figure = go.Figure(
         go.Bar(
@@ -35,7 +35,7 @@ def score_distribution(edges: np.ndarray, counts: np.ndarray, method: str) -> go
         height=210, margin={"l": 0, "r": 0, "t": 8, "b": 0}, bargap=0, showlegend=False, dragmode=False
     )
     figure.update_xaxes(title=unit, zeroline=True, fixedrange=True)
-    figure.update_yaxes(title="training pairs", type="log", fixedrange=True, dtick=1, exponentformat="power")
+    figure.update_yaxes(title="training examples", type="log", fixedrange=True, dtick=1, exponentformat="power")
     return figure
 
 
@@ -75,7 +75,7 @@ def effect_curves(curves: dict[str, np.ndarray], k: int) -> go.Figure:
             line={"color": COLOURS[name], "width": 2}, hovertemplate="%{x} removed: %{y:.2f}<extra></extra>",
         )  # fmt: skip
     figure.add_vline(x=k, line_dash="dot", line_color=NEUTRAL)
-    return _frame(figure, 260, "training pairs removed", "predicted change of f")
+    return _frame(figure, 260, "removed from training", "predicted change of f")
 
 
 def prediction_and_measurement(
@@ -142,7 +142,7 @@ def drops(table: dict) -> go.Figure:
             error_y={"type": "data", "array": [row["hi"] - row["drop"] for _, row in own],
                      "arrayminus": [row["drop"] - row["lo"] for _, row in own], "thickness": 1},
         )  # fmt: skip
-    removed = "training pairs removed" if len(sizes) > 1 else f"{sizes[0]} training pairs removed, chosen by"
+    removed = "removed from training" if len(sizes) > 1 else f"{sizes[0]} removed from training, chosen by"
     return _frame(figure, 300, removed, "measured drop of f", legend=len(sizes) > 1)
 
 
@@ -187,7 +187,7 @@ def found_over_inspected(lines: dict[str, tuple[np.ndarray, np.ndarray]], most: 
             line={"color": LINES[name], "width": 2, "dash": "dot" if name == "at random" else "solid"},
             hovertemplate="%{y:.0f} of %{x} were wrong<extra></extra>",
         )  # fmt: skip
-    return _frame(figure, 380, "pairs inspected", "wrong pairs found")
+    return _frame(figure, 380, "inspected", "wrong ones found")
 
 
 def spectra(eigenvalues: list[np.ndarray], ridges: list[float]) -> go.Figure:

@@ -38,6 +38,6 @@ def _leave_for(path: str, view: View) -> None:
 
 
 def picked_rows(store: Store, view: View) -> np.ndarray:
-    """Rows of the picked training pairs, in the order of picking: int64 [≤ 200]. What is none of this store is left out."""
+    """Rows of the picked training examples, as picked: int64 [≤ 200]. What is none of this store is left out."""
     rows = (store.examples.find(id) for id in view.picked)
     return np.array([row for row in rows if row is not None and row < store.n_train], dtype=np.int64)

@@ -30,7 +30,7 @@ def show(store: Store) -> None:
     """Draw the page."""
     with st.sidebar:
         browse.header(store, read_view())
-        st.html('<div class="tl-quiet">This page is about the whole store, not about one pair.</div>')
+        st.html('<div class="tl-quiet">This page is about the whole store, not about one example.</div>')
     found = evaluation_of(store)
     st.html('<div class="tl-title">How far can these attributions be trusted?</div>')
     if found is None:

@@ -1,4 +1,4 @@
-"""Explore: a pair, the training pairs that raised and lowered the models' match of it, and similarity beside it."""
+"""Explore: an example, the training examples that raised and lowered the output for it, and similarity beside it."""
 
 from dataclasses import replace
 

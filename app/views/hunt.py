@@ -103,10 +103,10 @@ def _settings(store: Store, suspects: Suspects, view: View) -> tuple[np.ndarray,
 def _estimate(store: Store, suspects: Suspects) -> str:
     if not suspects.probability.any():
         return (
-            f"These models do not tell right {words_of(store).what}s from wrong ones: too little training, perhaps. The "
+            f"These models do not tell right {words_of(store).whats} from wrong ones: too little training, perhaps. The "
             "order says little, and nothing is estimated."
         )
-    return f"About {suspects.expected_wrong:,.0f} of {store.n_train:,} {words_of(store).what}s are estimated to be wrong."
+    return f"About {suspects.expected_wrong:,.0f} of {store.n_train:,} {words_of(store).whats} are estimated to be wrong."
 
 
 def _progress(ids: list[str], decisions: dict[str, Review]) -> None:

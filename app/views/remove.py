@@ -1,4 +1,4 @@
-"""Remove: choose training pairs, see the predicted effect on the target and on others, check it by retraining."""
+"""Remove: choose training examples, see the predicted effect on the target and on others, check it by retraining."""
 
 from dataclasses import replace
 

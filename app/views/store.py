@@ -34,7 +34,7 @@ def show(store: Store) -> None:
     st.html('<div class="tl-title">What this store is</div>')
     distinct, groups = store.distinct
     words = words_of(store)
-    there = f"{distinct:,} {words.what}s"
+    there = f"{distinct:,} different {words.whats}" if words.kind != "pairs" else f"{distinct:,} captions"
     if store.task.first("image"):
         there += f", {groups:,} images"
     low, high = unseen_by(store)

@@ -1,4 +1,4 @@
-"""Ask a finished store: which training pairs raised or lowered the model output of a target?
+"""Ask a finished store: which training examples raised or lowered the model output of a target?
 
 No torch here: a stored target's query is a row of the store, and the ranking is an exact inner-product search,
 `search(q)` for proponents and `search(−q)` for opponents. A target that is not in the store comes from `new_target.py`.
@@ -161,7 +161,7 @@ def _query_of(store: Store, target: Target, method: str):
 
 
 def rank(store: Store, target: Target, *, top: int = 10, method: str = "trak") -> Ranking:
-    """The `top` proponents and opponents among the training pairs. A training target finds itself among them.
+    """The `top` proponents and opponents among the training examples. A training target finds itself among them.
 
     For TRAK a proponent has a score above zero and an opponent one below: there may be fewer than `top`.
     """
@@ -198,7 +198,7 @@ def ranked(store: Store, row: int, score: float) -> Ranked:
 def score_sample(
     store: Store, target: Target, *, method: str = "trak", at_most: int = 20_000, seed: int = 0
 ) -> np.ndarray:
-    """Scores of all training pairs, or of a seeded sample of `at_most`: float32 [min(n_train, at_most)]."""
+    """Scores of all training examples, or of a seeded sample of `at_most`: float32 [min(n_train, at_most)]."""
     index, query = _query_of(store, target, method)
     if store.n_train <= at_most:
         return index.scores(query)

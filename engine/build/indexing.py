@@ -40,7 +40,7 @@ def write_indices(builder: StoreBuilder, report: Report) -> None:
 
 
 def _measure_recall(builder: StoreBuilder, influence, arrays) -> None:
-    """How many of the true top ten the index finds, both ways, on a few targets and at most 4,096 training pairs."""
+    """How many of the true top ten the index finds, both ways, on a few targets and at most 4,096 training examples."""
     n = builder.manifest.n_train
     index = VectorIndex(builder.building, INFLUENCE)
     rng = np.random.default_rng(0)

@@ -42,7 +42,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    """Which training pairs made a CLIP model match this image with this caption, and what happens without them?"""
+    """Which training examples made the model do this, and what happens without them?"""
 
 
 for command in (data, train, build, query, remove, evaluate, hunt, export, report, info, relocate, demo):

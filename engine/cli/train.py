@@ -19,7 +19,7 @@ def train(
         str,
         typer.Option(
             help="clip: tiny (default), tiny_resnet, a configuration JSON or an open_clip architecture; image_classifier: "
-            "resnet9 (default), resnet18, a name of torchvision or timm, or FILE.py:FUNCTION."
+            "resnet9 (default; resnet9-64 is wider), resnet18, a name of torchvision or timm, or FILE.py:FUNCTION."
         ),
     ] = "",
     checkpoints: Annotated[int, typer.Option(help="How many models to train.")] = 4,

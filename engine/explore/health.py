@@ -19,7 +19,7 @@ class Health:
     none) and unseen training examples (nan where unknown). eigenvalues: float64 [k] of ΦᵀΦ,
     descending; ridge: what the damping adds to each.
 
-    effective_rank is (Σλ)² / Σλ²; condition that of the damped matrix; zero_gradients the share of training pairs, among
+    effective_rank is (Σλ)² / Σλ²; condition that of the damped matrix; zero_gradients the share of training examples, among
     a sample, whose gradient is zero.
     """
 
@@ -52,7 +52,7 @@ class Health:
 
 
 def health_of(store: Store) -> list[Health]:
-    """Every checkpoint's health; reads f, p and the spectra, and the gradients of at most 2,048 training pairs."""
+    """Every checkpoint's health; reads f, p and the spectra, and the gradients of at most 2,048 training examples."""
     seen = trained_on(store)
     rows = np.sort(np.random.default_rng(0).permutation(store.n_train)[:GRADIENTS_LOOKED_AT])
     found = []

@@ -1,7 +1,7 @@
 """Where the pairs lie: the embedding space of the models, flattened to a plane by principal components. No torch.
 
-The axes are those along which the training pairs differ most, over the embeddings of all checkpoints side by side. A linear
-map keeps large distances honest and needs no parameter; near neighbours are better judged by the similarity list.
+The axes are those along which the training examples differ most, over the embeddings of all checkpoints side by side. A
+linear map keeps large distances honest and needs no parameter; near neighbours are better judged by the similarity list.
 """
 
 from collections.abc import Iterator
@@ -80,7 +80,7 @@ def _principal(covariance: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Painted:
-    """The training pairs as points, the strongest last: where, which row, what value; and where the colour scale ends.
+    """The training examples as points, the strongest last: where, which row, what value; and where the colour scale ends.
 
     xy float32 [n_train, 2]; rows int32 [n_train]; values float32 [n_train]; target: its place, or None.
     """

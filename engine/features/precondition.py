@@ -42,7 +42,7 @@ class DampedGram:
                 "Gram matrix of the projected gradients",
                 f"not positive definite with damping {damping}",
                 "a positive definite matrix",
-                "Raise --damping (1 is the default) or lower --proj-dim below the number of training pairs.",
+                "Raise --damping (1 is the default) or lower --proj-dim below the number of training examples.",
             ) from error
 
     def solve(self, rows: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What people's decisions mean for the training pairs. No torch."""
+"""What people's decisions mean for the training examples. No torch."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Line:
 
 
 def lines(store: Store, decisions: Mapping[str, Review]) -> Iterator[Line]:
-    """The training pairs in order, decisions applied: wrong ones and duplicates go, unless a caption was corrected."""
+    """The training examples in order, decisions applied: wrong ones and duplicates go, unless a caption was corrected."""
     for row in range(store.n_train):
         id, given = str(store.examples.id[row]), str(store.examples.words[row])
         review = decisions.get(id)

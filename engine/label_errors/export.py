@@ -109,7 +109,7 @@ SUFFIXES = {
 
 
 def export(store: Store, suspects: Suspects, decisions: Mapping[str, Review], format: str) -> bytes:
-    """The training pairs with the decisions applied. Raises UsageError for an unknown format."""
+    """The training examples with the decisions applied. Raises UsageError for an unknown format."""
     if format not in FORMATS:
         raise UsageError("format", repr(format), ", ".join(FORMATS), "Choose one of them.")
     return FORMATS[format](store, suspects, decisions)

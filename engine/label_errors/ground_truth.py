@@ -1,4 +1,4 @@
-"""Which training pairs are really wrong, where the data set's own table says so: for measuring a hunt."""
+"""Which training examples are really wrong, where the data set's own table says so: for measuring a hunt."""
 
 import numpy as np
 

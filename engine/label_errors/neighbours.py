@@ -1,4 +1,4 @@
-"""Nearest neighbours of every training pair among the training pairs, by image or by caption. Exact, no torch.
+"""Nearest neighbours of every training pair among the training examples, by image or by caption. Exact, no torch.
 
 An embedding space is the concatenation of the checkpoints' unit embeddings: its inner product is the mean cosine.
 """

@@ -32,7 +32,7 @@ def left_out(suspects: Suspects) -> np.ndarray:
 
 
 def second_pass_models(store: Store, rows: np.ndarray, models: int) -> list[ModelToTrain]:
-    """Models on complementary random halves, by image, of the training pairs without `rows`.
+    """Models on complementary random halves, by image, of the training examples without `rows`.
 
     Raises UsageError for a number out of range.
     """

@@ -176,7 +176,7 @@ def self_influence(store: Store, evidence: Evidence) -> np.ndarray:
 
 
 def harm(store: Store, evidence: Evidence) -> np.ndarray:
-    """−mean over held-out pairs z of τ(z, z_i); over the other training pairs where none are held out."""
+    """−mean over held-out pairs z of τ(z, z_i); over the other training examples where none are held out."""
     part = slice(store.n_train, store.n) if store.n_heldout else slice(0, store.n_train)
     count = max(1, (part.stop - part.start) - (0 if store.n_heldout else 1))
     query = np.concatenate([_column_sums(store, m, part) for m in range(store.n_checkpoints)])

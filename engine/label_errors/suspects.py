@@ -51,7 +51,7 @@ class Suspects:
         return {name: np.sort(values) for name, values in self.signals.items()}
 
     def percentile(self, name: str, row: int) -> float:
-        """Share of the training pairs, in percent, that are less suspect than this one by a signal."""
+        """Share of the training examples, in percent, that are less suspect than this one by a signal."""
         return 100 * float(np.searchsorted(self._sorted[name], self.signals[name][row])) / self.score.size
 
 
@@ -70,7 +70,7 @@ def find_suspects(store: Store, report: Report = silent, *, renew: bool = False)
 
 
 def suspects_from(store: Store, evidence: Evidence) -> Suspects:
-    """Rank the training pairs by the evidence; nothing is kept."""
+    """Rank the training examples by the evidence; nothing is kept."""
     ranked = rank_suspects(store, evidence)
     return Suspects(ranked.score.astype(np.float32), ranked.probability.astype(np.float32), signals(store, evidence))
 

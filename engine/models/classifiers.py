@@ -4,6 +4,7 @@ Nothing here reaches a network: weights come from files the user names.
 """
 
 import importlib.util
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,12 +18,14 @@ from traklens.stores.specs import ModelSpec
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OURS = ("resnet9", "resnet18")  # for pictures of 32 pixels; torchvision's resnet18 is "torchvision:resnet18"
+WIDTHS = {"resnet9": 16, "resnet18": 64}  # of the first layer; "resnet9-64" names another
+WIDE = re.compile(r"(resnet9|resnet18)(?:-(\d{1,4}))?")
 SMALL, LARGE = 32, 224
 
 
 def classifier_spec(name: str, classes: Sequence[str], *, size: int | None = None) -> ModelSpec:
-    """Describe a classifier: `resnet9`, `resnet18` (both for 32 pixels), a name of torchvision or timm (with or without
-    "torchvision:" or "timm:"), or FILE.py:FUNCTION of the user's own, called with the number of classes.
+    """Describe a classifier: `resnet9`, `resnet18` (both for 32 pixels; `resnet9-64` is wider), a name of torchvision or timm
+    (with or without "torchvision:" or "timm:"), or FILE.py:FUNCTION of the user's own, called with the number of classes.
 
     Raises ModelError for a name that none of them knows.
     """
@@ -44,7 +47,7 @@ def _family(name: str) -> tuple[str, str]:
             raise _unknown(name, family)
     if ".py:" in name:
         return "file", name
-    if name in OURS:
+    if WIDE.fullmatch(name):
         return "traklens", name
     for family in ("torchvision", "timm"):
         if name in _names(family):
@@ -80,7 +83,10 @@ def build_classifier(spec: ModelSpec, *, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if family == "traklens":
-            return ResNet9(classes) if architecture == "resnet9" else ResNet18(classes)
+            found = WIDE.fullmatch(architecture)
+            assert found is not None  # `_family` took it for ours
+            width = int(found[2]) if found[2] else WIDTHS[found[1]]
+            return ResNet9(classes, width) if found[1] == "resnet9" else ResNet18(classes, width)
         if family == "torchvision":
             import torchvision
 
@@ -161,12 +167,12 @@ class _Residual(nn.Module):
 
 
 class ResNet9(nn.Module):
-    """The small ResNet of CIFAR speed records (Page 2018), as TRAK's CIFAR experiments use it; narrower by `width`.
+    """The small ResNet of CIFAR speed records (Page 2018), as TRAK's CIFAR experiments use it at width 64; 16 suits a CPU.
 
     Pictures [B, 3, S, S] with S a multiple of 8 → logits [B, classes].
     """
 
-    def __init__(self, classes: int, width: int = 32) -> None:
+    def __init__(self, classes: int, width: int = WIDTHS["resnet9"]) -> None:
         super().__init__()
         self.body = nn.Sequential(
             _convolution(3, width),
@@ -205,7 +211,7 @@ class _Block(nn.Module):
 class ResNet18(nn.Module):
     """ResNet-18 (He et al. 2016) with the stem of CIFAR: pictures [B, 3, S, S], S from 32 → logits [B, classes]."""
 
-    def __init__(self, classes: int, width: int = 64) -> None:
+    def __init__(self, classes: int, width: int = WIDTHS["resnet18"]) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         inputs = width

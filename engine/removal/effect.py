@@ -1,4 +1,4 @@
-"""Predict the change of a model output when training pairs are removed, in units of f. No torch.
+"""Predict the change of a model output when training examples are removed, in units of f. No torch.
 
 Additive: every pair takes its own score with it, Δf = −Σ_{i∈R} τ(z, z_i).
 
@@ -30,7 +30,7 @@ METHODS = ("group", "additive")
 
 @dataclass(frozen=True)
 class Removal:
-    """A set of training pairs to remove. additive and group: float32 [M·k], Δf(z) = −q(z)ᵀ·vector."""
+    """A set of training examples to remove. additive and group: float32 [M·k], Δf(z) = −q(z)ᵀ·vector."""
 
     rows: np.ndarray
     additive: np.ndarray
@@ -52,7 +52,7 @@ class Removal:
 
 
 def checked_rows(store: Store, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Distinct rows in the given order, int64. Raises UsageError when there are none, too many, or no training pairs."""
+    """Distinct rows in the given order, int64. Raises UsageError when there are none, too many, or no training examples."""
     distinct = np.array(list(dict.fromkeys(int(row) for row in rows)), dtype=np.int64)
     kept_without(store.n_train, distinct)
     if distinct.size > MOST_ROWS:

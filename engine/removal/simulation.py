@@ -98,7 +98,7 @@ def mean_effect(store: Store, removal: Removal) -> float | None:
 
 
 def collateral(store: Store, removal: Removal, target: Target, top: int) -> tuple[list[Ranked], list[Ranked]]:
-    """The held-out pairs (training pairs where none are held out) that would fall most, and rise most, in f."""
+    """The held-out pairs (training examples where none are held out) that would fall most, and rise most, in f."""
     start = store.n_train if store.n_heldout else 0
     rows = np.arange(start, min(store.n, start + AT_MOST_COLLATERAL))
     rows = rows[rows != target.row]

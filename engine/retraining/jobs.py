@@ -122,7 +122,7 @@ def _run_of(store: Store) -> Run:
 def recipe_for(recipe: Recipe, n_train: int, members: int) -> Recipe:
     """The run's recipe for a model that sees `members` pairs: as many steps as the run's checkpoints took.
 
-    The checkpoints made `epochs` passes over a share `subset` of the training pairs; with more pairs fewer passes make
+    The checkpoints made `epochs` passes over a share `subset` of the training examples; with more pairs fewer passes make
     the same number of steps, so that models differ by what they saw and not by how long they were trained.
     """
     epochs = max(1, round(recipe.epochs * recipe.subset * n_train / max(members, 1)))
@@ -130,13 +130,13 @@ def recipe_for(recipe: Recipe, n_train: int, members: int) -> Recipe:
 
 
 def kept_without(n_train: int, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-    """bool [n_train], false for the removed rows. Raises UsageError for rows that are no training pairs."""
+    """bool [n_train], false for the removed rows. Raises UsageError for rows that are no training examples."""
     rows = np.asarray(rows, dtype=np.int64)
     if rows.size == 0:
         raise UsageError("pairs to remove", "none", "at least one training pair", "Choose some.")
     bad = rows[(rows < 0) | (rows >= n_train)]
     if bad.size:
-        raise UsageError("pairs to remove", f"row {bad[0]}", "rows of training pairs", "Leave held-out pairs out.")
+        raise UsageError("pairs to remove", f"row {bad[0]}", "rows of training examples", "Leave held-out pairs out.")
     kept = np.ones(n_train, dtype=bool)
     kept[rows] = False
     if kept.sum() < 8:
@@ -147,7 +147,7 @@ def kept_without(n_train: int, rows: Sequence[int] | np.ndarray) -> np.ndarray:
 
 
 def random_rows(store: Store, size: int, seed: int) -> np.ndarray:
-    """As many training pairs drawn at random, the same for every removal of this size: ascending int64 [size]."""
+    """As many training examples drawn at random, the same for every removal of this size: ascending int64 [size]."""
     draw = generator("random removal", size, seed, version=store.manifest.dataset.streams)
     return np.sort(draw.choice(store.n_train, size=size, replace=False))
 

@@ -40,7 +40,7 @@ class ImageClassifierTask(Task):
     embeddings = ("image_embedding",)
     outputs = ("margin", "log_probability")
     named_models = True
-    recipe = TrainingDefaults(optimizer="sgd", warmup=0.2, augment="flip", examples_seen=60_000)
+    recipe = TrainingDefaults(optimizer="sgd", warmup=0.2, augment="flip", examples_seen=30_000)
 
     def __init__(self, model: ModelSpec | None = None, output: ModelOutputSpec | None = None) -> None:
         self.model, self.output = model, output or ModelOutputSpec()
