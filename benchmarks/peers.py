@@ -13,6 +13,7 @@ noise_ceiling.py. Seconds: one process, `--threads` threads, features of trainin
 
 import argparse
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -48,13 +49,14 @@ def half(n: int, j: int) -> np.ndarray:
 
 
 def prepared(source: Source, work: Path, targets: int) -> np.ndarray:
-    """world.npz and a .pt per checkpoint for the peers; the rows of the targets, held-out ones in a seeded order."""
+    """world.npz, rows.npy and a .pt per checkpoint for the peers; the targets' rows, held-out ones in a seeded order."""
     rows = source.n_train + np.random.default_rng(3).permutation(source.n - source.n_train)[:targets]
     batch = Loader(source.task, source.rows).whole(lambda *_: None)
     pixels, labels = normalise(source.model, batch["pixels"]).numpy(), batch["label"].numpy()
     work.mkdir(parents=True, exist_ok=True)
     np.savez(work / "world.npz", train=pixels[: source.n_train], train_labels=labels[: source.n_train],
              targets=pixels[rows], target_labels=labels[rows])  # fmt: skip
+    np.save(work / "rows.npy", rows)
     for m, file in enumerate(source.checkpoints):
         torch.save(source.task.load_checkpoint(source.model, file).state_dict(), work / f"checkpoint_{m}.pt")
     return rows
@@ -102,12 +104,18 @@ def theirs(peer: str, count: int, work: Path, python: str, timeout: float) -> tu
         command = [python, str(Path(__file__).with_name("peers_adapters.py")), peer, str(work), str(count), str(out)]
         with (work / "log.txt").open("a") as log:
             try:
-                subprocess.run(command, stdout=log, stderr=log, timeout=timeout, check=True)
+                subprocess.run(command, stdout=log, stderr=log, timeout=timeout, check=True, env=_environment())
             except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
                 print(f"{peer}, {count} checkpoints: {type(error).__name__}, see {work}/log.txt", file=sys.stderr)
                 return None
     with np.load(out) as found:
         return found["scores"], float(found["seconds"])
+
+
+def _environment() -> dict[str, str]:
+    """This checkout for the peer's Python too, and as many threads as here."""
+    root, threads = str(Path(__file__).resolve().parent.parent), str(torch.get_num_threads())
+    return os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 
 
 def main() -> None:

@@ -45,21 +45,30 @@ def traker(models: list[nn.Module], files: list[Path], train: Pictures, targets:
         return np.array(tracker.finalize_scores(exp_name="x")).T
 
 
-def _dattri_task(models: list[nn.Module]):
+def _dattri_task(models: list[nn.Module], *, of_margin: bool = False):
+    """The task for dattri; its TRAK takes the margin for the loss, as its own examples do."""
     from dattri.task import AttributionTask
 
     model = models[0]
 
-    def loss(params, data):
+    def logits_of(params, data):
         images, labels = data
-        return F.cross_entropy(torch.func.functional_call(model, params, images.unsqueeze(0)), labels.unsqueeze(0))
+        images = images if images.ndim == 4 else images.unsqueeze(0)
+        return torch.func.functional_call(model, params, images), labels.reshape(-1)
+
+    def loss(params, data):
+        return F.cross_entropy(*logits_of(params, data))
 
     def margin(params, data):
-        images, labels = data
-        return class_margin(torch.func.functional_call(model, params, images.unsqueeze(0)), labels.unsqueeze(0))[0]
+        logits, labels = logits_of(params, data)
+        own = labels[:, None] == torch.arange(logits.shape[1])  # one_hot does not go through vmap
+        others = torch.logsumexp(logits.masked_fill(own, float("-inf")), dim=1)
+        return (logits.masked_fill(~own, 0).sum(dim=1) - others).sum()
 
     states = [{name: value.clone() for name, value in one.state_dict().items()} for one in models]
-    return AttributionTask(loss_func=loss, model=model, checkpoints=states, target_func=margin), model
+    return AttributionTask(
+        loss_func=margin if of_margin else loss, model=model, checkpoints=states, target_func=margin
+    ), model
 
 
 def _loaders(train: Pictures, targets: Pictures) -> tuple[DataLoader, DataLoader]:
@@ -68,11 +77,9 @@ def _loaders(train: Pictures, targets: Pictures) -> tuple[DataLoader, DataLoader
 
 def dattri_trak(models: list[nn.Module], files: list[Path], train: Pictures, targets: Pictures) -> np.ndarray:
     from dattri.algorithm.trak import TRAKAttributor
-    from dattri.func.utils import flatten_func
 
-    task, model = _dattri_task(models)
+    task, model = _dattri_task(models, of_margin=True)
 
-    @flatten_func(model)
     def probability(params, data):
         images, labels = data
         logits = torch.func.functional_call(model, params, images.unsqueeze(0))

@@ -90,7 +90,7 @@ def real_gradients(store: Path, count: int = 200) -> dict[str, np.ndarray]:
     """Exact per-sample gradients of the store's first checkpoint for `count` training pairs: tensor → [count, numel]."""
     from traklens.engine.attribution.new_target import LiveModels
     from traklens.engine.gradients import per_sample_gradients
-    from traklens.engine.retraining.worker import open_source
+    from traklens.engine.retraining.retrainer import open_source
     from traklens.engine.tasks.loading import Loader
     from traklens.stores.store import open_store
 

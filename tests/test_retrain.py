@@ -29,7 +29,8 @@ from traklens.engine.retraining.jobs import (
     wait,
 )
 from traklens.engine.retraining.measurements import Measurements
-from traklens.engine.retraining.worker import Retrainer, train_models
+from traklens.engine.retraining.retrainer import Retrainer
+from traklens.engine.retraining.worker import train_models
 from traklens.engine.training.fit import fit
 from traklens.stores.errors import StoreError, UsageError
 from traklens.stores.retrained import Request, Retrained, model_key

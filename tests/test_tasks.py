@@ -21,7 +21,7 @@ from traklens.engine.explore.query import answer
 from traklens.engine.gradients import per_sample_gradients, reference_gradients
 from traklens.engine.label_errors.hunt import hunt
 from traklens.engine.models.parameters import attributed_parameters
-from traklens.engine.retraining.worker import open_source
+from traklens.engine.retraining.retrainer import open_source
 from traklens.engine.tasks.contract import ModelOutput
 from traklens.engine.tasks.loading import Loader
 from traklens.engine.tasks.registry import TASK_VARIABLE, reading_of, task_named

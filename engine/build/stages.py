@@ -7,7 +7,6 @@ chunk by chunk.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 
 from traklens.engine.build.estimate import probe
 from traklens.engine.build.indexing import write_indices
+from traklens.engine.build.manifest import manifest_of
 from traklens.engine.build.self_test import check_task
 from traklens.engine.build.source import Source
 from traklens.engine.features.embedding_map import write_map
@@ -23,15 +23,13 @@ from traklens.engine.features.precondition import DampedGram, gram_matrix
 from traklens.engine.gradients import STRATEGIES
 from traklens.engine.progress import Report, silent
 from traklens.engine.tasks.loading import Loader
-from traklens.engine.tasks.registry import guarded, recorded
-from traklens.engine.versions import libraries
+from traklens.engine.tasks.registry import guarded
 from traklens.stores.builder import StoreBuilder
-from traklens.stores.checksums import digest
 from traklens.stores.errors import UsageError
 from traklens.stores.examples import WORDS, ExampleRow
 from traklens.stores.features import chunks
-from traklens.stores.layout import CONTEXT, EXAMPLES, INFLUENCE, MAP, SCHEMA, SIMILARITY, THUMBNAILS, relative_path
-from traklens.stores.specs import CheckpointSpec, Manifest, ModelOutputSpec, ProjectionSpec, ScoreSpec, seen_from
+from traklens.stores.layout import CONTEXT, EXAMPLES, INFLUENCE, MAP, SIMILARITY, THUMBNAILS
+from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 
 
 def build_store(
@@ -67,7 +65,7 @@ def build_store(
         raise UsageError("gradients", repr(gradients), ", ".join(STRATEGIES), "Leave it out to take the fastest.")
     source = replace(source, task=source.task.bind(source.model, output))
     check_task(source, projection)
-    manifest = _manifest(source, path, output, projection, score)
+    manifest = manifest_of(source, path, output, projection, score)
     with StoreBuilder(path, manifest, overwrite=overwrite, restart=restart) as builder:
         if builder.finished:
             return
@@ -145,38 +143,6 @@ class Work:
                 ),
             )
         return self._featurizer[1]
-
-
-def _manifest(
-    source: Source, path: Path, output: ModelOutputSpec, projection: ProjectionSpec, score: ScoreSpec
-) -> Manifest:
-    checkpoints = tuple(
-        CheckpointSpec(
-            path=relative_path(file, path),
-            sha256=digest(file),
-            subset=None
-            if source.subsets is None
-            else f"{source.subsets[m].sum()} of {source.n_train} training {source.dataset.account.noun}",
-        )
-        for m, file in enumerate(source.checkpoints)
-    )
-    return Manifest(
-        schema=SCHEMA,
-        state="building",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        dataset=seen_from(path, source.dataset.spec),
-        targets=seen_from(path, source.targets.spec) if source.targets else None,
-        model=source.model,
-        checkpoints=checkpoints,
-        model_output=output,
-        projection=projection,
-        score=score,
-        n_train=source.n_train,
-        n_heldout=source.n - source.n_train,
-        task=recorded(source.task),
-        libraries=libraries(),
-        options={"data": source.dataset.account.facts()},
-    )
 
 
 def _examples(work: Work, _: int) -> None:

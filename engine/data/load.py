@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from traklens.engine.data.example import Account, Dataset, Problem, ProblemReport, shortened
+from traklens.engine.data.detect import detect, name_in, nothing_usable, passed_over
+from traklens.engine.data.example import Account, Dataset, Problem, ProblemReport
 from traklens.engine.data.images import OversizedImageError, open_image
 from traklens.engine.data.packed import read_image
 from traklens.engine.data.readers import ALIASES, READERS
 from traklens.engine.data.rows import NO_TEXT, Options, Row, captions_of, fields_of, label_of, plain
-from traklens.engine.data.survey import Survey, survey
+from traklens.engine.data.survey import Survey
 from traklens.engine.data.values import examples_of, read_values
 from traklens.engine.progress import Report, silent
 from traklens.engine.streams import STREAMS, generator
@@ -26,7 +27,6 @@ from traklens.stores.specs import PAIR, DatasetSpec, FieldSpec
 MAX_CAPTION = 10_000
 MAX_COLUMN = 10_000  # characters of a further column that are kept
 WORKERS = 4
-CLASSES = "class_folders"
 OF_THE_TASK = "of the task"
 Read = Callable[[Path], Iterable[Any]]
 
@@ -71,13 +71,13 @@ def load_dataset(
                 "label_column",
                 "Use --label-column.",
             )
-        there, name, files = _detect(path, ALIASES.get(reader or "", reader), labels)
+        there, name, files = detect(path, ALIASES.get(reader or "", reader), labels)
         options = Options(label_column if labels else text_column, caption_template, labels)
         rows, problems = _rows(READERS[name].rows(there, files, options), label_of if labels else captions_of)
         rows = _sampled(rows, sample, seed, streams)
         examples, unusable = _check(there.root, rows, fields, report)
         problems, root = problems + unusable, there.root
-        lists, over = tuple(_name(there, file) for file in files), _passed_over(there, name, files)
+        lists, over = tuple(name_in(there, file) for file in files), passed_over(there, name, files)
         finder = READERS[name].classes
         classes = finder(there, files) if labels and finder is not None else None
     else:
@@ -97,7 +97,7 @@ def load_dataset(
         noun="pairs" if fields == PAIR else "examples",
     )
     if not examples:
-        raise _nothing(path, there, account, problems)
+        raise nothing_usable(path, there, account, problems)
     spec = DatasetSpec(
         root=str((path if name == OF_THE_TASK else root).resolve()),
         reader=name,
@@ -171,82 +171,6 @@ def load_again(root: Path, spec: DatasetSpec, report: Report = silent, *, read: 
 def _spread(count: int) -> list[int]:
     """The first, the middle and the last of so many."""
     return sorted({0, count // 2, count - 1}) if count else []
-
-
-def _nothing(path: Path, there: Survey, account: Account, problems: list[Problem]) -> DataError:
-    kinds = ", ".join(f"{count} {kind}" for kind, count in account.left_out.items()) or "no rows"
-    read = f" in {shortened(account.lists, 3)}" if account.lists else ""
-    first = f" (the first: {problems[0].item}: {problems[0].detail})" if problems else ""
-    if any("://" in problem.item for problem in problems):
-        remedy = "The list gives addresses and no files: fetch them with img2dataset first."
-    else:
-        remedy = f"Pictures were looked for below {there.root}; check the folder, or name another --reader."
-    return DataError(f"data set {path}", f"{kinds}{read}{first}", "at least one usable pair", remedy)
-
-
-def _detect(path: Path, reader: str | None, labels: bool = False) -> tuple[Survey, str, list[Path]]:
-    if reader is not None and reader not in READERS:
-        raise UsageError("reader", repr(reader), " or ".join(READERS), "Choose one, or leave it out.")
-    if not path.exists():
-        raise DataError(f"data set {path}", "nothing there", "a folder or a list of pairs", "Check the path.")
-    if not (path.is_dir() or path.is_file()):
-        raise DataError(f"data set {path}", "no regular file", "a folder or a list of pairs", "Check the path.")
-    there = survey(path)
-    if path.parent.name == "annotations" and path.is_file():
-        there = Survey(path, path.parent.parent, survey(path.parent.parent).pictures, [path])
-    for name in [reader] if reader is not None else READERS:
-        if name == CLASSES and reader is None and there.lists and not labels:
-            break
-        files = READERS[name].find(there)
-        if files:
-            return there, name, files
-    raise _unknown(path, there, reader)
-
-
-def _unknown(path: Path, there: Survey, reader: str | None) -> DataError:
-    lists = [_name(there, file) for file in there.lists]
-    if reader is not None:
-        return DataError(f"data set {path}", "no such form", READERS[reader].form, "Name another --reader.")
-    if lists and any("://" in line for file in there.lists[:4] for line in _head(file)):
-        return DataError(
-            f"data set {path}",
-            f"{shortened(lists, 4)}: addresses, and no pictures of these names",
-            "pictures beside their list",
-            "Fetch them with img2dataset first.",
-        )
-    if lists and READERS[CLASSES].find(there):
-        return DataError(
-            f"data set {path}",
-            f"{shortened(lists, 4)}, which may be a list of captions but is of no form known here",
-            "a list of a known form (see `traklens data --help` and the README)",
-            "Correct the list; or, to make captions of the folders' names, say --reader class_folders.",
-        )
-    held = lists or sorted(item.name for item in path.iterdir())[:8] if path.is_dir() else [path.name]
-    forms = "; ".join(reader.form for reader in READERS.values())
-    return DataError(
-        f"data set {path}", shortened(held, 8) or "an empty folder", forms, "See the README for the forms."
-    )
-
-
-def _head(file: Path) -> list[str]:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(4096).decode("utf-8", "replace").splitlines()
-    except OSError:
-        return []
-
-
-def _name(there: Survey, file: Path) -> str:
-    return file.relative_to(there.root).as_posix() if file.is_relative_to(there.root) else str(file)
-
-
-def _passed_over(there: Survey, name: str, files: list[Path]) -> tuple[str, ...]:
-    """Lists that were not read, and hidden files; caption files beside pictures and shards' companions are many."""
-    if name == CLASSES:
-        files = []
-    sidecar = {".txt", ".caption", ".json"} if name == "sidecar" else set()
-    lists = [_name(there, f) for f in there.lists if f not in files and f.suffix.lower() not in sidecar]
-    return (*lists, *(f"{name} (hidden)" for name in there.hidden))
 
 
 def _rows(found, words_of: Callable[[Row], list[str] | Problem]) -> tuple[list[Row], list[Problem]]:

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 from traklens.engine.attribution.new_target import LiveModels
-from traklens.engine.retraining.worker import open_source
+from traklens.engine.retraining.retrainer import open_source
 from traklens.engine.tasks.contract import Task
 from traklens.engine.tasks.loading import Loader
 from traklens.stores.store import Store
