@@ -39,13 +39,13 @@ from traklens.stores.store import Store, open_store
 SLOW = """
 import sys, time
 import traklens.engine.retraining.worker
-before = traklens.engine.retraining.worker.fit
+before = traklens.engine.retraining.retrainer.fit
 def fit(*a, report, **k):
     def slowly(*x):
         time.sleep(0.1)
         report(*x)
     return before(*a, report=slowly, **k)
-traklens.engine.retraining.worker.fit = fit
+traklens.engine.retraining.retrainer.fit = fit
 import traklens.engine.training.fit
 traklens.engine.training.fit.SAVE_EVERY_SECONDS = 0.0
 from pathlib import Path
@@ -253,7 +253,7 @@ def test_a_failing_command_is_one_message_in_the_status(store):
 def test_requests_that_cannot_be_carried_out_are_named(store):
     for request, message in (
         (Request(rows=(), seeds=1), "none"),
-        (Request(rows=(store.n_train,), seeds=1), "rows of training pairs"),
+        (Request(rows=(store.n_train,), seeds=1), "rows of training examples"),
         (Request(rows=(1,), seeds=0), "0 seeds"),
     ):
         with pytest.raises(UsageError, match=message):
