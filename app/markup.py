@@ -157,7 +157,7 @@ def _facts(target: Target, rivals: tuple[int, int]) -> list[tuple[str, str, str]
     guess = target.guess
     return [
         ("Taken for", guess.predicted, f"p = {guess.p:.2f}, mean over the checkpoints"),
-        ("Probability p", f"{guess.p_label:.2f}", "of its label"),
+        ("Probability p", f"{guess.p_label:.2f}", "of this label"),
         ("Model output f", number(target.f), difference or "log odds of the label"),
     ]
 
