@@ -174,10 +174,13 @@ def test_hooks_give_autograds_gradients_of_every_family(tmp_path, monkeypatch, n
     def sink(key, gradients, rows):
         found[key][rows] += gradients
 
-    per_sample_gradients(module, tuple(batch.values()), sink, strategy="hooks", names=names)
-    for key, values in expected.items():
-        scale = max(1e-6, float(values.abs().max()))
-        torch.testing.assert_close(found[key], values, rtol=1e-6, atol=1e-8 * scale, msg=key)
+    for strategy in ("hooks", "vmap"):
+        for values in found.values():
+            values.zero_()
+        per_sample_gradients(module, tuple(batch.values()), sink, strategy=strategy, names=names)
+        for key, values in expected.items():
+            scale = max(1e-6, float(values.abs().max()))
+            torch.testing.assert_close(found[key], values, rtol=1e-6, atol=1e-8 * scale, msg=f"{strategy} {key}")
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
