@@ -61,7 +61,7 @@ def class_detection(work: Path) -> None:
         scored = scores_of(store, method, rows, checkpoints=1)
         judged(f"ours: {METHODS[method].title}", torch.from_numpy(scored.scores), scored.seconds)
     begun = time.perf_counter()
-    traced = CaptumTracInCPFast(model, model.head, train, file, checkpoints_load_func=_load, batch_size=BATCH)
+    traced = CaptumTracInCPFast(model, model.head, train, [file], checkpoints_load_func=_load, batch_size=BATCH)
     judged("quanda: captum TracInCPFast", traced.explain(targets, labels), time.perf_counter() - begun)
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -80,8 +80,10 @@ def mislabelling(path: Path, truth: str) -> None:
     print(f"\nmislabelling detection, {wrong.sum():,} of {wrong.size:,} wrong | score |\n|---|---|")
 
     def judged(name: str, ranking: torch.Tensor) -> None:
+        # as places: quanda 0.5 adds 0.0001 times the row's number to break ties, which drowns scores of small size
+        places = ranking.argsort(stable=True).argsort(stable=True).double()
         metric = MislabelingDetectionMetric(
-            model, train, np.flatnonzero(wrong).tolist(), precomputed_self_influence=ranking
+            model, train, np.flatnonzero(wrong).tolist(), precomputed_self_influence=places
         )
         print(f"| {name} | {metric.compute()['score']:.3f} |", flush=True)
 
@@ -90,7 +92,7 @@ def mislabelling(path: Path, truth: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "a.pt")
         torch.save(model.state_dict(), file)
-        traced = CaptumTracInCPFast(model, model.head, train, file, checkpoints_load_func=_load, batch_size=BATCH)
+        traced = CaptumTracInCPFast(model, model.head, train, [file], checkpoints_load_func=_load, batch_size=BATCH)
         judged("quanda: captum TracInCPFast, self-influence", traced.self_influence(batch_size=BATCH).detach())
     judged("at random", torch.rand(wrong.size, generator=torch.Generator().manual_seed(0)))
 
