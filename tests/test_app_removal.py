@@ -135,7 +135,7 @@ def test_leave_k_out_of_one_number_is_drawn_over_the_methods_of_more_over_the_nu
     row = {"drop": 1.0, "lo": 0.5, "hi": 1.5}
     one = drops({"36": {"random": row, "clip": row, "trak": row}})
     assert [trace.x for trace in one.data] == [("TRAK",), ("embedding similarity",), ("random",)]  # type: ignore[attr-defined]
-    assert "36 training pairs" in one.layout.xaxis.title.text  # type: ignore[attr-defined]
+    assert "36 removed from training" in one.layout.xaxis.title.text  # type: ignore[attr-defined]
     more = drops({"36": {"trak": row}, "9": {"clip": row, "trak": row}})
     assert [trace.x for trace in more.data] == [(9, 36), (9,)]  # type: ignore[attr-defined]
 
