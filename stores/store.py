@@ -1,5 +1,6 @@
 """Open a finished store, read only."""
 
+import re
 from functools import cached_property
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from traklens.stores.specs import PAIR, Manifest, from_dict
 from traklens.stores.thumbnails import ThumbnailPack
 from traklens.stores.verified import VerifiedFiles
 
+FURTHER_PART = re.compile(r"\.\d{5}\.(faiss|bin)$")  # of FORMAT.md, which no version writes yet
 BUILD_AGAIN = "Build it with `traklens build`."
 
 
@@ -81,6 +83,14 @@ def open_store(path: Path | str) -> "Store":
         raise StoreError(f"store {path}", f"state {manifest.state!r}", "a finished store", BUILD_AGAIN)
     store = Store(path, manifest)
     check_sizes(path, store.verified.facts)
+    further = [name for name in store.verified.facts if FURTHER_PART.search(name)]
+    if further:
+        raise StoreError(
+            f"store {path}",
+            f"an index or pictures in several parts ({further[0]})",
+            "one part each, all that this version reads",
+            "Update TrakLens to read it.",
+        )
     store.verified.file(MANIFEST)
     return store
 

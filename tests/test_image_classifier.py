@@ -221,21 +221,20 @@ def test_the_confusion_table_counts_and_lists_the_surest_first(written):
         assert suggestions(written, int(row))[0] == found.classes[taken]
 
 
-def test_a_click_on_a_confusion_asks_why_it_was_taken_for_that(written, monkeypatch):
+def test_the_page_lists_a_confusion_and_the_examples_behind_it(written, monkeypatch):
     monkeypatch.setenv(STORE_VARIABLE, str(written.path))
-    page = Path(__file__).resolve().parent.parent / "app/main.py"
-    at = AppTest.from_file(str(page), default_timeout=60).run()
+    found = confusion_of(written, "heldout")
+    label, taken, count = found.most_frequent(1)[0]
     script = "from traklens.app.views import confusion\nfrom traklens.app.caches import current_store\n"
     at = AppTest.from_string(script + "confusion.show(current_store())\n", default_timeout=60).run()
-    listed = [button for button in at.button if button.key and button.key.startswith("confused-")]
-    assert listed
-    at = listed[0].click().run()
-    why = [button for button in at.button if button.key and button.key.startswith("why-")]
+    listed = at.button(key=f"confused-{label}-{taken}")
+    assert listed.label == f"{found.classes[label]} taken for {found.classes[taken]}: {count}"
+    at = listed.click().run()
     assert not at.exception
-    assert why
-    label, taken = listed[0].label.split(":")[0].split(" taken for ")
-    assert why[0].label.endswith(f"taken for {taken}?")
-    assert label != taken
+    why = {button.key for button in at.button if str(button.key).startswith("why-")}
+    assert why == {
+        f"why-{row}" for row in found.cell(label, taken)
+    }  # the click itself: tests/test_browser_classifier.py
 
 
 def test_the_command_line_says_labels_and_what_was_predicted(written):

@@ -150,6 +150,16 @@ def test_golden_store_still_answers_as_when_it_was_written(tmp_path, schema):
     assert len(store.thumbnail(0)) == expected["thumbnail_bytes"]
 
 
+def test_an_index_in_parts_of_a_later_version_is_refused_and_not_half_read(copy):
+    facts = json.loads((copy / "checksums.json").read_text())
+    (copy / "influence.00001.faiss").write_bytes(b"more")
+    facts["influence.00001.faiss"] = {"bytes": 4, "sha256": digest(copy / "influence.00001.faiss")}
+    (copy / "checksums.json").write_text(json.dumps(facts))
+    (copy / "checksums.sha256").unlink()
+    with pytest.raises(StoreError, match=r"several parts \(influence\.00001\.faiss\)"):
+        open_store(copy)
+
+
 def test_a_table_of_several_parts_reads_as_one(tmp_path):
     rows = [
         ExampleRow(

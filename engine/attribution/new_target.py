@@ -20,7 +20,7 @@ from traklens.engine.attribution.scores import Target, joined
 from traklens.engine.data import Example, open_image, read_image
 from traklens.engine.features.featurize import Featurizer
 from traklens.engine.tasks.contract import Batch, Context, Task, Training, Values
-from traklens.engine.tasks.registry import in_your_code, task_of
+from traklens.engine.tasks.registry import guarded, task_of
 from traklens.stores.checksums import digest
 from traklens.stores.errors import DataError, ModelError, UsageError
 from traklens.stores.store import Store
@@ -38,7 +38,7 @@ class LiveModels:
         """
         manifest = store.manifest
         self.store = store
-        self.task = task_of(manifest.task, task).bind(manifest.model, manifest.model_output)
+        self.task = task_of(manifest.task, task, exact=True).bind(manifest.model, manifest.model_output)
         self.featurizers: list[Featurizer] = []
         self.contexts: list[Context] = []
         for m, spec in enumerate(manifest.checkpoints):
@@ -160,7 +160,7 @@ class LiveModels:
         return {"group": group, str(image): picture, self._words_field(): words}
 
     def _target(self, values: Values) -> Target:
-        with in_your_code(f"task {self.task.name!r}"):
+        with guarded(self.task):
             found = [self._features(m, values) for m in range(len(self.featurizers))]
             words = str(values.get(self.task.title) or self.task.words(values))
         embedded, phi, measured = zip(*found, strict=True)

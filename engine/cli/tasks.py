@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from traklens.engine.tasks import TASK_VARIABLE
+
 if TYPE_CHECKING:
     from traklens.engine.tasks.contract import Task
-
-TASK_VARIABLE = "TRAKLENS_TASK"  # as engine/tasks/registry.py, which imports torch
 
 TaskName = Annotated[
     str | None,

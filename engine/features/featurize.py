@@ -80,7 +80,7 @@ class Featurizer:
         broken = np.flatnonzero(~np.isfinite(phi).all(axis=1))
         if broken.size:
             raise StoreError(
-                f"pair {ids[broken[0]]}",
+                f"example {ids[broken[0]]}",
                 f"NaN or infinity in its gradient ({broken.size} of this batch)",
                 "finite gradients",
                 "Look at that example, or at the checkpoint; leave it out and build again.",

@@ -153,7 +153,7 @@ def open_source(store: Store, report: Report = silent, *, task: Task | str | Non
     is the user's own and not given.
     """
     manifest, found = store.manifest, {}
-    known = task_of(manifest.task, task)
+    known = task_of(manifest.task, task, exact=True)
     datasets = []
     for name, spec in (("dataset", manifest.dataset), ("targets", manifest.targets)):
         if spec is None:

@@ -73,17 +73,21 @@ class Task:
 
     def read(self, path: Path) -> Iterable[Mapping[str, Any]]:
         """Examples of a data set as mappings from field names to values, where no known form fits; not needed otherwise."""
-        raise NotImplementedError
+        raise self._lacks("read(self, path)")
 
     # What is asked of every task.
 
     def batch(self, examples: Sequence[Values]) -> Batch:
         """Tensors of B examples; pictures best as uint8, normalised in `model_output`."""
-        raise NotImplementedError
+        raise self._lacks("batch(self, examples)")
 
     def model_output(self, model: nn.Module, batch: Batch, context: Context) -> Tensor:
         """f, shape [B]; f of an example depends on no other example of the batch."""
-        raise NotImplementedError
+        raise self._lacks("model_output(self, model, batch, context)")
+
+    def _lacks(self, method: str) -> UsageError:
+        """The error of a task that does not say what only it can know."""
+        return UsageError(f"task {self.name!r}", f"no {method}", "that method", "Add it: see docs/own-task.md.")
 
     # What f needs.
 
@@ -172,12 +176,7 @@ class Task:
 
     def build_model(self, spec: ModelSpec, *, seed: int = 0) -> nn.Module:
         """The architecture with random weights drawn from `seed` alone."""
-        raise UsageError(
-            f"task {self.name!r}",
-            "no build_model",
-            "a method build_model(self, spec, seed) that returns the model",
-            "Add it to the task: checkpoints are loaded into what it returns.",
-        )
+        raise self._lacks("build_model(self, spec, seed)")
 
     def load_checkpoint(self, spec: ModelSpec, file: Path) -> nn.Module:
         """The model with the weights of a file, in evaluation mode and float32. Raises ModelError."""

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from traklens.engine.data.load import Read
+from traklens.engine.tasks import TASK_VARIABLE
 from traklens.engine.tasks.clip import ClipTask
 from traklens.engine.tasks.contract import Task
 from traklens.engine.tasks.image_classifier import ImageClassifierTask
@@ -25,7 +26,6 @@ from traklens.stores.errors import TrakLensError, UsageError
 from traklens.stores.specs import ModelSpec, TaskSpec
 
 TASKS: Mapping[str, type[Task]] = {"clip": ClipTask, "image_classifier": ImageClassifierTask}
-TASK_VARIABLE = "TRAKLENS_TASK"
 
 
 def task_named(name: str) -> Task:
@@ -112,10 +112,11 @@ def recorded(task: Task, name: str | None = None) -> TaskSpec:
     return replace(spec, source=digest(Path(file)), path=f"{Path(file).resolve()}:{type(task).__name__}")
 
 
-def task_of(spec: TaskSpec, given: Task | str | None = None) -> Task:
+def task_of(spec: TaskSpec, given: Task | str | None = None, *, exact: bool = False) -> Task:
     """The task of a store or run. One of the user's own must be `given`, by name or as the object itself.
 
-    Raises UsageError where it is not, or where its fields are not those that were stored.
+    With `exact` its file must be the one that was recorded: another f would be compared with the stored one. Raises
+    UsageError where it is not given, or is another one.
     """
     given = given if given is not None else os.environ.get(TASK_VARIABLE) or None
     if spec.name in TASKS and not spec.source:
@@ -132,6 +133,14 @@ def task_of(spec: TaskSpec, given: Task | str | None = None) -> Task:
     if (found.name, found.fields) != (spec.name, spec.fields):
         raise UsageError(
             f"task {found.name!r}", "other fields", f"the task {spec.name!r} of the store", "Name that one."
+        )
+    source = recorded(task, given if isinstance(given, str) else None).source
+    if exact and "unknown" not in (source, spec.source) and source != spec.source:
+        raise UsageError(
+            f"task {found.name!r}",
+            f"a file that was changed since (sha256 {source[:12]}…)",
+            f"the one the store was built with ({spec.source[:12]}…)",
+            "Build the store again with the new one, or put the old one back.",
         )
     return task
 
