@@ -215,7 +215,7 @@ def test_a_task_whose_file_was_changed_answers_no_new_question(world, tmp_path):
     other = tmp_path / "own.py"
     other.write_text((folder / "own.py").read_text().replace("** 2)", "** 2) / 2"))
     store = open_store(folder / "store")
-    with pytest.raises(UsageError, match="changed since.*Build the store again"):
+    with pytest.raises(UsageError, match=r"changed since.*Build the store again"):
         LiveModels(store, task=f"{other}:Line")
     assert LiveModels(store, task=here.named(folder)).task.name == "line"
 

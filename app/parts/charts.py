@@ -278,7 +278,6 @@ def confusion_table(classes: Sequence[str], counts: np.ndarray) -> go.Figure:
             x=taken, y=label, mode="markers+text" if size <= 20 else "markers",
             text=[str(v) if v else "" for v in values],
             textfont={"size": 11, "color": ["white" if part > 0.2 else NEUTRAL for part in share]},
-            customdata=np.stack([label, taken], axis=1),
             marker={
                 "symbol": "square", "size": max(6, min(44, 420 // size)), "color": np.sqrt(share), "cmin": 0, "cmax": 1,
                 "colorscale": [[0, "rgba(128,128,128,0.12)"], [1, UP]], "line": {"width": 0},

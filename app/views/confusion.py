@@ -59,10 +59,10 @@ def show(store: Store) -> None:
     with right:
         _frequent(found)
     for point in event["selection"]["points"][:1]:
-        chosen = point.get("customdata")
-        if chosen is not None and st.session_state.get("confusion-clicked") != (split, tuple(chosen)):
-            st.session_state["confusion-clicked"] = (split, tuple(chosen))
-            st.session_state[CELL] = (int(chosen[0]), int(chosen[1]))
+        chosen = int(point["y"]), int(point["x"])
+        if st.session_state.get("confusion-clicked") != (split, chosen):  # a selection stays; the list may be newer
+            st.session_state["confusion-clicked"] = (split, chosen)
+            st.session_state[CELL] = chosen
     _cell(store, found, st.session_state.get(CELL))
     with st.expander("What does this table say?", icon=":material/help:"):
         st.markdown(EXPLANATION)
