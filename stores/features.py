@@ -49,7 +49,7 @@ class FeatureWriter:
                     f"{name} of checkpoint {checkpoint}",
                     f"NaN or infinity in row {start + int(bad[0])}",
                     "finite numbers",
-                    "Look at that pair and at the checkpoint.",
+                    "Look at that example and at the checkpoint.",
                 )
         self.array(checkpoint, name)[start : start + len(values)] = values
 

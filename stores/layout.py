@@ -5,6 +5,7 @@ from pathlib import Path
 
 MAGIC = "traklens-store"
 SCHEMA = 2
+SECOND_MOMENT = "second_moment"  # names the array that gradients are scaled by, where they are
 CONTEXT = "context_"  # begins the names of arrays that hold what f needs beside the example
 
 MANIFEST = "manifest.json"

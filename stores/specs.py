@@ -135,11 +135,16 @@ class ScoreSpec:
     """From features to scores: relative damping λ, weight Q, index type.
 
     `normalize`: "none", or "unit" for projected gradients of length one, whose scores are no longer in units of f.
+    `second_moment`: what brings gradients to the scale of Adam's steps before they are projected: "none", "gradients" (second
+    moments estimated from them) or "optimizer" (its own). `gram`: whose gradients the Gram matrix is of: "train", "targets"
+    (the held-out examples) or "mixed".
     """
 
     damping: float = 1.0
     weight_by_q: bool = True
     normalize: str = "none"
+    second_moment: str = "none"
+    gram: str = "train"
     index: str = "fp16"
 
 

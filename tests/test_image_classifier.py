@@ -85,6 +85,22 @@ def test_a_column_of_labels_in_every_kind_of_list(tmp_path, form):
         _load(tmp_path, label_column="nothing")
 
 
+def test_hugging_faces_numbered_labels_get_their_names_and_order(tmp_path):
+    pictures = []
+    for number in range(3):
+        _picture(tmp_path / f"{number}.png", number)
+        pictures.append({"bytes": (tmp_path / f"{number}.png").read_bytes(), "path": None})
+    table = pa.table({"image": pictures, "label": [1, 0, -1]})
+    features = {"image": {"_type": "Image"}, "label": {"names": ["zebra", "ant"], "_type": "ClassLabel"}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    (tmp_path / "hf").mkdir()
+    pq.write_table(table, tmp_path / "hf" / "train-00000-of-00001.parquet")
+    found = _load(tmp_path / "hf")
+    assert _labels(found) == ["ant", "zebra"]
+    assert found.account.classes == ("zebra", "ant")
+    assert found.problems.counts() == {"no label": 1}
+
+
 def test_a_label_that_is_missing_or_none_is_listed(tmp_path):
     for number in range(4):
         _picture(tmp_path / f"{number}.png", number)

@@ -184,3 +184,20 @@ def test_a_task_that_is_none_is_named(tmp_path, monkeypatch, name, said):
     with pytest.raises(UsageError, match=said):
         task_named(name)
     assert not [module for module in sys.modules if module == "my_task"]
+
+
+@pytest.mark.parametrize("method", ["batch", "model_output", "build_model"])
+def test_a_method_that_only_the_task_can_know_is_asked_for_by_name(tmp_path, method):
+    named = _edited(tmp_path, f"def {method}(", f"def not_{method}(")
+    np.savez(tmp_path / "data.npz", **_data("houses"))  # type: ignore[arg-type]
+    weights = {
+        "0.weight": torch.zeros(16, 4),
+        "0.bias": torch.zeros(16),
+        "2.weight": torch.zeros(1, 16),
+        "2.bias": torch.zeros(1),
+    }
+    torch.save(weights, tmp_path / "w.pt")
+    with pytest.raises(UsageError, match=rf"no {method}\("):
+        traklens.build(
+            tmp_path / "data.npz", out=tmp_path / "store", task=named, checkpoints=[tmp_path / "w.pt"], progress=False
+        )

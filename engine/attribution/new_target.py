@@ -23,6 +23,7 @@ from traklens.engine.tasks.contract import Batch, Context, Task, Training, Value
 from traklens.engine.tasks.registry import guarded, task_of
 from traklens.stores.checksums import digest
 from traklens.stores.errors import DataError, ModelError, UsageError
+from traklens.stores.layout import SECOND_MOMENT
 from traklens.stores.store import Store
 
 MAX_WORDS = 10_000
@@ -60,7 +61,8 @@ class LiveModels:
             model = self.task.load_checkpoint(manifest.model, path)
             strategy = manifest.options.get("gradients", "hooks")
             made = Featurizer(self.task, model, manifest.projection, m, score=manifest.score, strategy=strategy)
-            self.featurizers.append(made)
+            scaled = manifest.score.second_moment != "none"
+            self.featurizers.append(made.scaled(np.asarray(store.array(m, SECOND_MOMENT)[0]) if scaled else None))
             self.contexts.append(self._context(m, made))
 
     def _context(self, m: int, featurizer: Featurizer) -> Context:
@@ -228,7 +230,7 @@ def question_about(models: LiveModels, id: str, words: str | None, contrast: str
         content = read_image(root, image)
     except DataError as error:
         raise DataError(
-            f"image of pair {id}",
+            f"image of example {id}",
             f"no file at {root / image}",
             "the original image",
             "Put the data set back there, or say where it is with `traklens relocate STORE --data FOLDER`.",

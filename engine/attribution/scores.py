@@ -82,7 +82,7 @@ def stored_target(store: Store, which: str | int) -> Target:
     row = store.examples.row_of(which) if isinstance(which, str) else which
     if not 0 <= row < store.n:
         raise StoreError(
-            f"store {store.path}", f"row {row}", f"a row from 0 to {store.n - 1}", "Choose another pair."
+            f"store {store.path}", f"row {row}", f"a row from 0 to {store.n - 1}", "Choose another example."
         )
     checkpoints = range(store.n_checkpoints)
     similarity_query = joined([list(store.embeddings(m, row).values()) for m in checkpoints])

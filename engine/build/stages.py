@@ -15,20 +15,21 @@ import torch
 from traklens.engine.build.estimate import probe
 from traklens.engine.build.indexing import write_indices
 from traklens.engine.build.manifest import manifest_of
+from traklens.engine.build.options import check_options
 from traklens.engine.build.self_test import check_task
 from traklens.engine.build.source import Source
 from traklens.engine.features.embedding_map import write_map
-from traklens.engine.features.featurize import Featurizer, check_normalize
-from traklens.engine.features.precondition import DampedGram, gram_matrix
-from traklens.engine.gradients import STRATEGIES
+from traklens.engine.features.featurize import Featurizer
+from traklens.engine.features.precondition import DampedGram, gram_of
+from traklens.engine.features.second_moments import estimated, kept_by_optimizer
 from traklens.engine.progress import Report, silent
+from traklens.engine.tasks.contract import Context, Training
 from traklens.engine.tasks.loading import Loader
 from traklens.engine.tasks.registry import guarded
 from traklens.stores.builder import StoreBuilder
-from traklens.stores.errors import UsageError
 from traklens.stores.examples import WORDS, ExampleRow
 from traklens.stores.features import chunks
-from traklens.stores.layout import CONTEXT, EXAMPLES, INFLUENCE, MAP, SIMILARITY, THUMBNAILS
+from traklens.stores.layout import CONTEXT, EXAMPLES, INFLUENCE, MAP, SECOND_MOMENT, SIMILARITY, THUMBNAILS
 from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 
 
@@ -54,15 +55,7 @@ def build_store(
     Raises StoreError when `path` holds something else, DataError or ModelError for bad input; whatever was computed
     stays and is used by the next try.
     """
-    if batch_size < 1:
-        raise UsageError("batch_size", str(batch_size), "1 or more", "Try 64.")
-    if output.output not in source.task.outputs:
-        raise UsageError("output", repr(output.output), ", ".join(source.task.outputs), "Choose one of them.")
-    check_normalize(score)
-    if not 0 <= score.damping < np.inf:
-        raise UsageError("damping", str(score.damping), "a finite number, 0 or more", "Try 1.")
-    if gradients not in (None, *STRATEGIES):
-        raise UsageError("gradients", repr(gradients), ", ".join(STRATEGIES), "Leave it out to take the fastest.")
+    check_options(source, output, score, batch_size=batch_size, gradients=gradients)
     source = replace(source, task=source.task.bind(source.model, output))
     check_task(source, projection)
     manifest = manifest_of(source, path, output, projection, score)
@@ -193,7 +186,9 @@ def _features(work: Work, m: int) -> None:
     """f, Q and φ of every example under checkpoint m, and what f needs beside the example."""
     builder, source, featurizer = work.builder, work.source, work.featurizer(m)
     manifest, n = builder.manifest, source.n
-    context = _context(work, m)
+    training = _training(work, m)
+    context = _context(work, m, training)
+    featurizer = featurizer.scaled(_second_moment(work, m, training, context))
     if source.subsets is not None:
         builder.create(m, "subset", (source.n_train,), "bool")
         builder.write(m, "subset", 0, source.subsets[m])
@@ -220,8 +215,8 @@ def _features(work: Work, m: int) -> None:
         builder.mark_chunk(stage, number)
 
 
-def _context(work: Work, m: int) -> dict[str, torch.Tensor]:
-    """Draw what f needs beside the example under checkpoint m, and keep it."""
+def _training(work: Work, m: int) -> Training:
+    """The training examples under checkpoint m, whose embeddings are there already."""
     builder, source, featurizer = work.builder, work.source, work.featurizer(m)
 
     def embed(rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -230,8 +225,13 @@ def _context(work: Work, m: int) -> dict[str, torch.Tensor]:
         }
 
     streams = builder.manifest.dataset.streams
-    training = work.loader.training(featurizer.model, source.n_train, streams=streams, checkpoint=m, embed=embed)
-    found = dict(source.task.context(featurizer.model, training))
+    return work.loader.training(featurizer.model, source.n_train, streams=streams, checkpoint=m, embed=embed)
+
+
+def _context(work: Work, m: int, training: Training) -> dict[str, torch.Tensor]:
+    """Draw what f needs beside the example under checkpoint m, and keep it."""
+    builder = work.builder
+    found = dict(work.source.task.context(work.featurizer(m).model, training))
     if tuple(found) != builder.manifest.context:
         builder.record(context=tuple(found))
     for name, values in found.items():
@@ -240,12 +240,29 @@ def _context(work: Work, m: int) -> dict[str, torch.Tensor]:
     return found
 
 
+def _second_moment(work: Work, m: int, training: Training, context: Context) -> np.ndarray | None:
+    """Second moments [p] by which gradients are scaled under checkpoint m, kept in the store; None where they are not."""
+    builder, featurizer, kind = work.builder, work.featurizer(m), work.builder.manifest.score.second_moment
+    if kind == "none":
+        return None
+    if kind == "optimizer":
+        found = kept_by_optimizer(featurizer, work.source.checkpoints[m])
+    else:
+        stage, seed = f"second moments, {work.of(m)}", builder.manifest.projection.seed
+        found = estimated(
+            featurizer, training, context, seed=seed, report=lambda done, total: work.report(stage, done, total, "")
+        )
+    builder.create(m, SECOND_MOMENT, (1, found.size))  # one row, one chunk
+    builder.write(m, SECOND_MOMENT, 0, found[None])
+    return found
+
+
 def precondition(builder: StoreBuilder, m: int, report: Report) -> None:
-    """Gram matrix over the training set, its spectrum, and G⁻¹φ of every training pair."""
+    """Gram matrix, its spectrum, and G⁻¹φ of every training example."""
     manifest = builder.manifest
     phi, dim, n = builder.array(m, "phi"), manifest.projection.dim, manifest.n_train
     stage = f"preconditioning, checkpoint {m + 1} of {len(manifest.checkpoints)}"
-    gram = gram_matrix((np.asarray(phi[rows]) for _, rows in chunks(n)), dim)
+    gram = gram_of(manifest.score.gram, phi, n)
     builder.create(m, "gram_eigenvalues", (dim,))
     builder.write(m, "gram_eigenvalues", 0, np.linalg.eigvalsh(gram)[::-1].astype(np.float32))
     damped = DampedGram(gram, manifest.score.damping)
@@ -258,7 +275,7 @@ def precondition(builder: StoreBuilder, m: int, report: Report) -> None:
 # What a stage makes and needs, for every task. EMBEDDED stands for the task's embeddings, KEPT for what else its `measure`
 # and `context` give: their names are in the manifest.
 EMBEDDED, KEPT = "embeddings of the task", "kept by the task"
-FEATURES_STAGE = Stage("features", _features, (EMBEDDED,), ("phi", "f", "q", "subset", KEPT), True)
+FEATURES_STAGE = Stage("features", _features, (EMBEDDED,), ("phi", "f", "q", "subset", KEPT, SECOND_MOMENT), True)
 STAGES = (
     Stage("examples", _examples, (), (EXAMPLES, THUMBNAILS)),
     Stage("embeddings", _embeddings, (), (EMBEDDED,), True),

@@ -32,6 +32,15 @@ def build(
         str,
         typer.Option(help="Length of projected gradients: none (as they are) or unit (scores then have no unit)."),
     ] = "none",
+    second_moment: Annotated[
+        str,
+        typer.Option(
+            help="Scale gradients by Adam's second moments: none, gradients (estimated) or optimizer (the checkpoints' own)."
+        ),
+    ] = "none",
+    gram: Annotated[
+        str, typer.Option(help="Whose gradients the Gram matrix is of: train, targets (held-out) or mixed.")
+    ] = "train",
     references: Annotated[int, typer.Option(help="Reference pairs in CLIP's model output f.", min=1)] = 512,
     temperature: Annotated[
         str, typer.Option(help="Logit scale in CLIP's f: checkpoint (its own) or one.")
@@ -79,7 +88,9 @@ def build(
         specs = (
             ModelOutputSpec(output=output, temperature=temperature, n_reference=references, reference_seed=seed),
             ProjectionSpec(kind=projection, dim=proj_dim, nonzeros=4, seed=seed, modules=modules),
-            ScoreSpec(damping=damping, weight_by_q=weight_by_q, normalize=normalize),
+            ScoreSpec(
+                damping=damping, weight_by_q=weight_by_q, normalize=normalize, second_moment=second_moment, gram=gram
+            ),
         )
         if dry_run:
             expected = estimate(source, *specs[:2], batch_size=batch_size, device=device)

@@ -80,5 +80,7 @@ def listed_rows(store: Store, path: Path) -> tuple[list[int], str]:
     rows = [store.examples.row_of(line) for line in lines]
     for line, row in zip(lines, rows, strict=True):
         if row >= store.n_train:
-            raise DataError(f"list {path}", f"{line}, a held-out pair", "training pairs", "Take it off the list.")
+            raise DataError(
+                f"list {path}", f"{line}, a held-out example", "training examples", "Take it off the list."
+            )
     return rows, f"{path.name} ({len(rows)})"

@@ -28,7 +28,7 @@ class Reader:
     find: Callable[[Survey], list[Path]]
     rows: Callable[[Survey, list[Path], Options], Iterator[Row | Problem]]
     form: str
-    classes: Callable[[Survey, list[Path]], list[str]] | None = None
+    classes: Callable[[Survey, list[Path]], list[str] | None] | None = None
 
 
 READERS: Mapping[str, Reader] = {
@@ -40,7 +40,9 @@ READERS: Mapping[str, Reader] = {
     "fiftyone": Reader(nested.fiftyone_files, nested.fiftyone_rows, "FiftyOne's labels.json"),
     "label_studio": Reader(nested.label_studio_files, nested.label_studio_rows, "Label Studio's export"),
     "webdataset": Reader(packed.shards, packed.shard_rows, "webdataset shards (.tar)"),
-    "parquet": Reader(packed.tables, packed.table_rows, "Parquet or Arrow tables with pictures"),
+    "parquet": Reader(
+        packed.tables, packed.table_rows, "Parquet or Arrow tables with pictures", packed.table_classes
+    ),
     "sidecar": Reader(folders.captioned_folders, folders.sidecar_rows, "a .txt or .caption beside each picture"),
     "table": Reader(lists.table_files, lists.table_rows, "a table with a picture and a caption column"),
     "records": Reader(nested.record_files, nested.record_rows, "a JSON list of objects with a picture and a caption"),

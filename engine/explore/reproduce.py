@@ -4,7 +4,7 @@ import shlex
 
 from traklens.engine.training.run_directory import Recipe, open_run
 from traklens.stores.errors import TrakLensError
-from traklens.stores.specs import CLIP, DatasetSpec, Manifest
+from traklens.stores.specs import CLIP, DatasetSpec, Manifest, ScoreSpec
 from traklens.stores.store import Store
 
 RECIPE_OPTIONS = {
@@ -57,8 +57,9 @@ def _build(store: Store) -> list[str]:
         found += ["--references", str(output.n_reference), "--temperature", output.temperature]
     if output.output != "margin":
         found += ["--output", output.output]
-    if score.normalize != "none":
-        found += ["--normalize", score.normalize]
+    for name in ("normalize", "second_moment", "gram"):
+        if getattr(score, name) != getattr(ScoreSpec(), name):
+            found += [f"--{name.replace('_', '-')}", getattr(score, name)]
     found += ["--seed", str(projection.seed)]
     if projection.modules:
         found += ["--modules", projection.modules]

@@ -4,21 +4,22 @@ Per-sample gradients are projected tensor by tensor as the backward pass deliver
 of gradients nor the [p, k] projection matrix ever exists.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
-from traklens.engine.gradients import per_sample_gradients
+from traklens.engine.gradients import Sink, per_sample_gradients
 from traklens.engine.models.parameters import attributed_parameters
 from traklens.engine.projection import make_projector
 from traklens.engine.tasks.contract import Batch, Context, ModelOutput, Task
-from traklens.stores.errors import StoreError, UsageError
+from traklens.stores.errors import StoreError
 from traklens.stores.specs import ProjectionSpec, ScoreSpec
 
 PREFIX = "model."  # of the model's parameters in `ModelOutput`
-NORMALIZE = ("none", "unit")
+FLOOR = 1e-3
 
 
 class Featurizer:
@@ -40,9 +41,25 @@ class Featurizer:
         self.model = model.eval().to(self.device)
         self.parameters = attributed_parameters(model, projection.modules, task.frozen())
         sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-        layout = tuple((name, sizes[name]) for name in self.parameters)
-        self.projector = make_projector(projection, layout, checkpoint, device=device)
+        self.layout = tuple((name, sizes[name]) for name in self.parameters)
+        self.scale: Mapping[str, torch.Tensor] = {}  # of coordinates before they are projected; as they are if empty
+        self.projector = make_projector(projection, self.layout, checkpoint, device=device)
         self.dim, self.unit = projection.dim, score is not None and score.normalize == "unit"
+
+    def scaled(self, second_moment: np.ndarray | None) -> "Featurizer":
+        """The same, with gradients times v^(−1/4), v [p] the second moments of their coordinates; as they are if None.
+
+        √v is taken at least 10⁻³ of its root mean square: coordinates that hardly moved are not blown up.
+        """
+        if second_moment is None:
+            return self
+        v = torch.from_numpy(second_moment).to(self.device)
+        root = v.sqrt()
+        factors = (root + FLOOR * v.mean().sqrt().clamp_min(1e-30)).rsqrt()
+        parts = factors.split([size for _, size in self.layout])
+        other = copy.copy(self)
+        other.scale = dict(zip(self.parameters, parts, strict=True))
+        return other
 
     def output(self, batch: Batch, context: Context) -> ModelOutput:
         """The task's f as a module, for batches and contexts of these tensors."""
@@ -61,6 +78,18 @@ class Featurizer:
         found = self.task.measure(self.model, _on(self.device, batch), _on(self.device, context), of_batch)
         return {name: values.cpu().numpy() for name, values in found.items()}
 
+    def gradients(self, batch: Batch, context: Context, sink: Sink) -> None:
+        """∇f of each example, given to `sink` tensor by tensor under the names of the model's parameters."""
+        inputs, shared = (tuple(_on(self.device, found).values()) for found in (batch, context))
+        per_sample_gradients(
+            self.output(batch, context),
+            inputs,
+            lambda name, gradients, rows: sink(name.removeprefix(PREFIX), gradients, rows),
+            strategy=self.strategy,
+            names=[f"{PREFIX}{name}" for name in self.parameters],
+            shared=shared,
+        )
+
     def project(self, batch: Batch, context: Context, ids: Sequence[str]) -> np.ndarray:
         """Projected gradients φ = Pᵀ∇f, float32 [B, k]. StoreError names the example whose gradient is not finite."""
         count = len(next(iter(batch.values())))
@@ -69,13 +98,11 @@ class Featurizer:
         phi = sums.numpy() if on_cpu else sums  # the CPU's projectors fill an array, the GPU's a tensor
 
         def sink(name: str, gradients: torch.Tensor, rows: slice) -> None:
-            self.projector.accumulate(name.removeprefix(PREFIX), gradients, phi[rows])
+            if self.scale:
+                gradients = gradients * self.scale[name]
+            self.projector.accumulate(name, gradients, phi[rows])
 
-        inputs, shared = (tuple(_on(self.device, found).values()) for found in (batch, context))
-        names = [f"{PREFIX}{name}" for name in self.parameters]
-        per_sample_gradients(
-            self.output(batch, context), inputs, sink, strategy=self.strategy, names=names, shared=shared
-        )
+        self.gradients(batch, context, sink)
         phi = sums.cpu().numpy()
         broken = np.flatnonzero(~np.isfinite(phi).all(axis=1))
         if broken.size:
@@ -88,12 +115,6 @@ class Featurizer:
         if self.unit:
             phi = phi / np.maximum(np.linalg.norm(phi, axis=1, keepdims=True), 1e-30)
         return phi
-
-
-def check_normalize(score: ScoreSpec) -> None:
-    """UsageError for a normalisation that is not known."""
-    if score.normalize not in NORMALIZE:
-        raise UsageError("normalize", repr(score.normalize), " or ".join(NORMALIZE), "Choose one of them.")
 
 
 def _on(device: torch.device, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

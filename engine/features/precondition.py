@@ -13,8 +13,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+import zarr
 
 from traklens.stores.errors import UsageError
+from traklens.stores.features import chunks
 
 
 def gram_matrix(blocks: Iterable[np.ndarray], dim: int) -> np.ndarray:
@@ -23,6 +25,23 @@ def gram_matrix(blocks: Iterable[np.ndarray], dim: int) -> np.ndarray:
     for block in blocks:
         gram += block.T @ block
     return gram
+
+
+def gram_of(kind: str, phi: zarr.Array, n_train: int) -> np.ndarray:
+    """The Gram matrix of a store's φ [n, k], training rows first → float64 [k, k].
+
+    `kind`: "train"; "targets", of the held-out rows, times n_train over their number; or "mixed", the mean of both.
+    """
+    n, dim = phi.shape
+
+    def over(first: int, last: int) -> np.ndarray:
+        parts = (np.asarray(phi[first + rows.start : first + rows.stop]) for _, rows in chunks(last - first))
+        return gram_matrix(parts, dim)
+
+    if kind == "train":
+        return over(0, n_train)
+    targets = over(n_train, n) * (n_train / (n - n_train))
+    return targets if kind == "targets" else (over(0, n_train) + targets) / 2
 
 
 class DampedGram:

@@ -133,7 +133,7 @@ def kept_without(n_train: int, rows: Sequence[int] | np.ndarray) -> np.ndarray:
     """bool [n_train], false for the removed rows. Raises UsageError for rows that are no training examples."""
     rows = np.asarray(rows, dtype=np.int64)
     if rows.size == 0:
-        raise UsageError("pairs to remove", "none", "at least one training pair", "Choose some.")
+        raise UsageError("examples to remove", "none", "at least one training example", "Choose some.")
     bad = rows[(rows < 0) | (rows >= n_train)]
     if bad.size:
         raise UsageError("pairs to remove", f"row {bad[0]}", "rows of training examples", "Leave held-out pairs out.")

@@ -165,6 +165,8 @@ def build(
     damping: float = 1.0,
     weight_by_q: bool = True,
     normalize: str = "none",
+    second_moment: str = "none",
+    gram: str = "train",
     output: str = "margin",
     references: int = 512,
     temperature: str = "checkpoint",
@@ -180,9 +182,9 @@ def build(
     The checkpoints are those of a `run` of `traklens.train`, or weights files of an architecture `model`; `task` is "clip",
     "image_classifier", FILE.py:CLASS or one of your own, that of the run if not given.
     dim: projection dimension k; modules: patterns of the parameters to attribute, all if empty; damping: λ relative to
-    the mean diagonal of the Gram matrix; data_options: reader, text_column, caption_template, label_column, sample, targets,
-    as in the command line. Raises DataError, ModelError, StoreError or UsageError for what cannot be used, before anything is
-    computed.
+    the mean diagonal of the Gram matrix; second_moment, gram: as in `stores.specs.ScoreSpec`;
+    data_options: reader, text_column, caption_template, label_column, sample, targets, as in the command line.
+    Raises DataError, ModelError, StoreError or UsageError for what cannot be used, before anything is computed.
     """
     from traklens.engine.build.source import Source
     from traklens.engine.build.stages import build_store
@@ -208,7 +210,9 @@ def build(
             Path(out),
             ModelOutputSpec(output=output, temperature=temperature, n_reference=references, reference_seed=seed),
             ProjectionSpec(kind=projection, dim=dim, seed=seed, modules=modules),
-            ScoreSpec(damping=damping, weight_by_q=weight_by_q, normalize=normalize),
+            ScoreSpec(
+                damping=damping, weight_by_q=weight_by_q, normalize=normalize, second_moment=second_moment, gram=gram
+            ),
             batch_size=batch_size,
             device=device,
             overwrite=overwrite,
