@@ -1,6 +1,7 @@
 """HTML fragments of the page. Every text that comes from data or from a visitor passes through `text`."""
 
 import os
+import re
 from html import escape
 
 import streamlit as st
@@ -45,9 +46,10 @@ def image(source: str, kind: str, alt: str = "", *, lazy: bool = False) -> str:
 
 
 def notice(message: str, kind: str = "info") -> None:
-    """A message in a box; the text is shown as it is."""
+    """A message in a box; the text is shown as it is, `commands` and other names between backticks as code."""
     role = "alert" if kind == "error" else "status"
-    st.html(f'<div class="tl-notice tl-{kind}" role="{role}">{text(message)}</div>')
+    shown = re.sub("`([^`]+)`", r"<code>\1</code>", text(message))
+    st.html(f'<div class="tl-notice tl-{kind}" role="{role}">{shown}</div>')
 
 
 def number(value: float) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import html_of
 from streamlit.testing.v1 import AppTest
 from worlds import WORLDS, World
 
@@ -197,6 +198,7 @@ def test_every_page_opens(store, monkeypatch):
             continue
         at = AppTest.from_string(script, default_timeout=120).run()
         assert not at.exception, (page, at.exception)
+        assert "`" not in html_of(at), page
 
 
 @pytest.mark.parametrize("world", ["own"], indirect=True)
