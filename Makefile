@@ -52,11 +52,11 @@ format: $(VENV)/ready-dev
 $(VENV)/ready: pyproject.toml constraints.txt
 	@echo "Creating the environment in $(VENV) ($(EXTRA)); the first time takes some minutes and about 6 GB ..."
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable ".[$(EXTRA)]"
+	$(PIP) --editable ".[$(EXTRA),text]"
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/ready
-	$(PIP) --editable ".[$(EXTRA),dev]"
+	$(PIP) --editable ".[$(EXTRA),text,dev]"
 	@touch $@
 
 clean:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import streamlit as st
 
+from traklens.engine.attribution.described import is_language
 from traklens.engine.attribution.scores import (
     Ranking,
     Target,
@@ -141,15 +142,23 @@ def _order(store: Store, order: str, target: Target | None) -> np.ndarray | None
 
 
 @per_store(64, "Asking the models …")
-def ask(store: Store, id: str, image: bytes | None, caption: str | None, contrast: str | None) -> Target:
-    """A question that is not stored: about a visitor's own image, or else about the image of the stored pair `id`.
+def ask(
+    store: Store, id: str, image: bytes | None, caption: str | None, contrast: str | None, texts: tuple[str, ...] = ()
+) -> Target:
+    """A question that is not stored: about a visitor's own image or texts, or else about what the stored example `id` shows.
 
-    Raises DataError for something that is no image or an unusable caption.
+    Raises DataError for something that is no image or unusable words.
     """
     from traklens.engine.attribution.new_target import question_about
 
     models, lock = _live_models(store)
     with lock:
+        if texts:
+            from traklens.engine.attribution.new_text import prompt_target, text_target
+
+            if is_language(store):
+                return prompt_target(models, texts[0], caption, contrast=contrast)
+            return text_target(models, texts, caption, contrast=contrast)
         if image is not None:
             return models.target(image, caption, contrast=contrast)
         return question_about(models, id, caption, contrast)

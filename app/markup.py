@@ -71,6 +71,11 @@ def fixed(value: float) -> str:
     return f"{value:.3f}".replace("-", "−")
 
 
+def content(value: str, longest: int = LONGEST) -> str:
+    """The text of an example that its words are about; nothing without one."""
+    return f'<div class="tl-content">{text(value, longest)}</div>' if value else ""
+
+
 def ranked_card(pair: Ranked, place: int, largest: float, version: int, *, chips: tuple[str, ...] = ()) -> str:
     """One row of a ranking: place, picture, signed bar in proportion to `largest`, caption, chips."""
     width = 0.0 if largest <= 0 else min(100.0, 100 * abs(pair.score) / largest)
@@ -81,15 +86,15 @@ def ranked_card(pair: Ranked, place: int, largest: float, version: int, *, chips
         f"{image(picture(pair.row, version), 'tl-thumb', lazy=True) or '<span></span>'}"
         f'<div class="tl-body"><div class="tl-score"><span class="tl-track"><span class="tl-bar tl-{sign}"'
         f' style="width:{width:.1f}%"></span></span><span class="tl-number tl-{sign}-ink">{number(pair.score)}</span></div>'
-        f'<div class="tl-caption">{text(pair.words, LONGEST)}{labels}</div></div></div>'
+        f'{content(pair.content)}<div class="tl-caption">{text(pair.words, LONGEST)}{labels}</div></div></div>'
     )
 
 
-def browse_card(row: int, caption: str, version: int, chosen: bool) -> str:
+def browse_card(row: int, caption: str, version: int, chosen: bool, about: str = "") -> str:
     """One cell of the grid of pairs."""
     return (
         f'<div class="tl-cell{" tl-chosen" if chosen else ""}">{image(picture(row, version), "", lazy=True)}'
-        f'<div class="tl-cell-caption">{text(caption, 90)}</div></div>'
+        f'{content(about, 90)}<div class="tl-cell-caption">{text(caption, 90)}</div></div>'
     )
 
 
@@ -103,13 +108,13 @@ def tray_card(rows: list[int], total: int, version: int, words: Words) -> str:
     )
 
 
-def picked_card(row: int, caption: str, version: int, score: float, chosen: bool) -> str:
+def picked_card(pair: Ranked, version: int, chosen: bool) -> str:
     """One cell of a grid of selected pairs, with its influence."""
-    sign = "up" if score >= 0 else "down"
+    sign = "up" if pair.score >= 0 else "down"
     return (
-        f'<div class="tl-cell{" tl-chosen" if chosen else ""}">{image(picture(row, version), "", lazy=True)}'
-        f'<div class="tl-cell-score tl-{sign}-ink">{number(score)}</div>'
-        f'<div class="tl-cell-caption">{text(caption, 90)}</div></div>'
+        f'<div class="tl-cell{" tl-chosen" if chosen else ""}">{image(picture(pair.row, version), "", lazy=True)}'
+        f'<div class="tl-cell-score tl-{sign}-ink">{number(pair.score)}</div>'
+        f'{content(pair.content, 90)}<div class="tl-cell-caption">{text(pair.words, 90)}</div></div>'
     )
 
 
@@ -118,7 +123,7 @@ def target_line(target: Target, source: str) -> str:
     against = f' <span class="tl-quiet">rather than “{text(target.contrast)}”</span>' if target.contrast else ""
     return (
         f'<section class="tl-target tl-target-small">{image(source, "tl-thumb", "the chosen image")}'
-        f'<div class="tl-about">{title(target.words)}{against}</div>'
+        f'<div class="tl-about">{content(target.content, 160)}{title(target.words)}{against}</div>'
         "</section>"
     )
 
@@ -137,7 +142,7 @@ def target_card(target: Target, source: str, chips: tuple[str, ...], rivals: tup
     against = f'<div class="tl-against">rather than “{text(target.contrast)}”</div>' if target.contrast else ""
     return (
         f'<section class="tl-target">{image(source, "tl-picture", "the chosen image")}'
-        f'<div class="tl-about">{title(target.words)}{against}<div>{labels}</div>'
+        f'<div class="tl-about">{content(target.content, 10_000)}{title(target.words)}{against}<div>{labels}</div>'
         f'<dl class="tl-facts">{cells}</dl></div></section>'
     )
 
@@ -176,7 +181,15 @@ def facts_table(facts: list[tuple[str, str]]) -> str:
 
 
 def suspect_card(
-    row: int, id: str, caption: str, version: int, *, place: str, probability: float, chips: tuple[str, ...] = ()
+    row: int,
+    id: str,
+    caption: str,
+    version: int,
+    *,
+    place: str,
+    probability: float,
+    chips: tuple[str, ...] = (),
+    about: str = "",
 ) -> str:
     """The pair under review: picture in large, caption, its place in the queue, what was decided."""
     labels = "".join(f'<span class="tl-chip">{text(chip, 120)}</span>' for chip in chips)
@@ -184,7 +197,7 @@ def suspect_card(
         f'<section class="tl-suspect" data-pair="{escape(id)}">'
         f"{image(picture(row, version, 'large'), 'tl-suspect-picture', 'the image under review')}"
         f'<div class="tl-quiet tl-suspect-place">{escape(place)}</div>'
-        f"{title(caption)}"
+        f"{content(about, 10_000)}{title(caption)}"
         f'<div><span class="tl-chip tl-chip-strong">{_share(probability)} likely wrong</span>{labels}</div></section>'
     )
 

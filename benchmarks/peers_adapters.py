@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from traklens.engine.models.classifiers import ResNet9
-from traklens.engine.tasks.image_classifier import class_margin
+from traklens.engine.tasks.classifier import class_margin
 
 BATCH, DIM = 50, 1_024
 Pictures = tuple[Tensor, Tensor]

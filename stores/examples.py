@@ -53,6 +53,11 @@ def columns_of(task: TaskSpec) -> tuple[str, ...]:
     return (*kept, *([WORDS] if task.title == WORDS else []))
 
 
+def content_fields(task: TaskSpec) -> list[str]:
+    """Names of the texts that the title of an example is about."""
+    return [field.name for field in task.fields if field.kind == "text" and field.name != task.title]
+
+
 def schema_of(task: TaskSpec) -> pa.Schema:
     numbers = {field.name for field in task.fields if field.kind == "number"}
     names = (*COMMON, *columns_of(task))
@@ -152,6 +157,10 @@ class ExampleTable:
     def words(self) -> np.ndarray:
         """What people know an example by: its caption, its label, or words that the task made."""
         return self.field(self.task.title)
+
+    def content(self, row: int) -> str:
+        """The texts of an example that its words are about, a line each; empty where it is a picture, or words alone."""
+        return "\n".join(str(self.field(name)[row]) for name in content_fields(self.task))
 
     @property
     def image(self) -> np.ndarray:

@@ -21,10 +21,13 @@ KINDS = ("image", "text", "label", "number", "tensor")
 
 @dataclass(frozen=True)
 class FieldSpec:
-    """One part of what an example consists of: its name, and its kind, one of KINDS."""
+    """One part of what an example consists of: its name, its kind, one of KINDS, and the column of the data that holds it
+    where that was named; else a column of its own name, or of a usual one.
+    """
 
     name: str
     kind: str
+    column: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from traklens.engine.tasks.classifier import class_margin
 from traklens.engine.tasks.clip import ClipTask, draw_references, key_of, margins, output_to_loss
-from traklens.engine.tasks.image_classifier import class_margin
 from traklens.stores.errors import UsageError
 from traklens.stores.examples import Example
 

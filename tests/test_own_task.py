@@ -171,7 +171,7 @@ def test_a_task_in_python_needs_no_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nothing", "clip, image_classifier, or FILE"),
+        ("nothing", "clip, image_classifier, .*causal_lm, or FILE"),
         ("gone.py:Task", "no file"),
         ("my_task.py:Nobody", "no such class.*Houses"),
         ("broken.py:Task", r"ZeroDivisionError.*line 1 of broken.py"),

@@ -105,10 +105,10 @@ def test_per_sample_gradients_by_hooks_are_autograds(asked):
         torch.testing.assert_close(found[name], values, rtol=1e-3, atol=1e-4 * scale, msg=name)
 
 
-@pytest.mark.parametrize("world", ["image_classifier", "own"], indirect=True)
+@pytest.mark.parametrize("world", ["image_classifier", "text_classifier", "own"], indirect=True)
 def test_the_gradient_of_the_loss_is_minus_q_times_that_of_f(asked):
-    """∇loss(z) = −Q·∇f(z), for every task whose loss is a mean over examples; CLIP's is a contrast within its batch (see
-    tests/test_model_output.py)."""
+    """∇loss(z) = −Q·∇f(z), for every task whose loss is a mean over examples of a function of f; CLIP's is a contrast within
+    its batch (tests/test_model_output.py), that of a language model a sum over tokens (tests/test_text.py)."""
     task, model, batch, context = asked
     q = task.output_to_loss(model, batch, context)
     parameters = [p for _, p in model.named_parameters()]
@@ -146,8 +146,8 @@ def test_a_stored_example_asked_anew_is_the_stored_one(store):
 def test_a_contrast_is_the_difference_of_its_two_sides(store):
     models, source = LiveModels(store), open_source(store)
     values = values_of(source.rows[1].root, source.rows[1].example, source.task.fields)
-    field = store.task.first("text", "label")
-    if field is None:
+    field = store.task.title
+    if store.task.first("text", "label") is None:
         with pytest.raises(UsageError, match="no field in words"):
             models.about(values, contrast="more")
         return

@@ -1,5 +1,6 @@
 """A small world for each task: data, how to train on it, and what to ask. A new task joins the list and is held to all."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +82,53 @@ def _table(folder: Path) -> Path:
     return folder / "data.npz"
 
 
+FIRST, SECOND = ("slow", "dull", "grim", "flat"), ("bright", "warm", "funny", "sharp")
+
+
+def _reviews(folder: Path) -> Path:
+    """Texts of different lengths, with words that belong to a label."""
+    rng = np.random.default_rng(0)
+    lines = ["text\tlabel"]
+    for i in range(60):
+        own = (FIRST, SECOND)[i % 2]
+        words = [str(rng.choice(own if rng.random() < 0.6 else FIRST + SECOND)) for _ in range(2 + i % 7)]
+        lines.append(f"the film was {' and '.join(words)} .\t{('bad', 'good')[i % 2]}")
+    (folder / "data").mkdir()
+    (folder / "data" / "train.tsv").write_text("\n".join(lines[:49]) + "\n")
+    (folder / "data" / "heldout.tsv").write_text("\n".join([lines[0], *lines[49:]]) + "\n")
+    return folder / "data"
+
+
+def _questions(folder: Path) -> Path:
+    cities = ("Aber", "Brun", "Cleve", "Dorn", "Eick", "Fels", "Gond", "Hard", "Ilse", "Jork", "Kell", "Lind")
+    rows = [
+        {
+            "input": f"{'Where' if n else 'In which town'} does {name} number {n} live?",
+            "target": f"in {cities[(i + n) % 12]}",
+        }
+        for i, name in enumerate(("Ada", "Bo", "Cy", "Di", "Eve", "Finn", "Gus", "Hal", "Ida", "Jo", "Kim", "Lea"))
+        for n in range(5)
+    ]
+    file = folder / "data.jsonl"
+    file.write_text(
+        "".join(json.dumps({**row, "split": "test" if i % 5 == 4 else "train"}) + "\n" for i, row in enumerate(rows))
+    )
+    return file
+
+
+def _sentences(folder: Path) -> Path:
+    asked = [json.loads(line) for line in _questions(folder).read_text().splitlines()]
+    file = folder / "data.jsonl"
+    rows = [{"text": f"{row['input']} He lives {row['target']}.", "split": row["split"]} for row in asked]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
 WORLDS = {
     "clip": World("clip", _pairs, True),
     "image_classifier": World("image_classifier", _labelled, True),
     "own": World("own.py:Line", _table, False),
+    "text_classifier": World("text_classifier", _reviews, True),
+    "seq2seq": World("seq2seq", _questions, False),
+    "causal_lm": World("causal_lm", _sentences, False),
 }

@@ -15,9 +15,10 @@ BOX = "ask-box"  # the expander around the form: closed when a question is sent,
 
 @dataclass(frozen=True)
 class Upload:
-    """What a visitor has asked about an image of their own; kept for this visit only."""
+    """What a visitor has asked about an image, or about texts, of their own; kept for this visit only."""
 
-    image: bytes
+    image: bytes | None
+    texts: tuple[str, ...]
     caption: str | None
     contrast: str | None
 
@@ -32,12 +33,18 @@ def way_back(view: View, words: Words) -> bool:
     return asked
 
 
-def form(words: Words, classes: Sequence[str]) -> None:
-    """The form below the target. Sending it re-ranks; an image stays with this visit, words go into the URL.
+def form(words: Words, classes: Sequence[str], texts: Sequence[str]) -> None:
+    """The form below the target. Sending it re-ranks; an image or a text stays with this visit, words go into the URL.
 
-    classes: what labels there are to choose among; none where words are typed.
+    classes: what labels there are to choose among; none where words are typed. texts: names of the texts that can be
+    typed, for examples without a picture.
     """
     with st.form("ask", border=False):
+        for number, name in enumerate(texts):
+            st.text_area(
+                f"Your own {name} (optional)", key=f"ask-text-{number}", max_chars=LONGEST, height=80,
+                placeholder=f"Empty: the {name} shown above",
+            )  # fmt: skip
         left, middle, right = st.columns(3)
         if classes:
             left.selectbox(
@@ -57,9 +64,10 @@ def form(words: Words, classes: Sequence[str]) -> None:
                 max_chars=LONGEST,
                 placeholder=f"A second {what} (optional)",
             )
-        right.file_uploader(
-            "Your own image (optional)", type=["png", "jpg", "jpeg", "webp", "gif", "bmp"], key="ask-image"
-        )
+        if not texts:
+            right.file_uploader(
+                "Your own image (optional)", type=["png", "jpg", "jpeg", "webp", "gif", "bmp"], key="ask-image"
+            )
         st.form_submit_button("Ask", type="primary", icon=":material/troubleshoot:", on_click=_send)
 
 
@@ -67,7 +75,7 @@ def rival(caption: str | None, own: bool, words: Words) -> None:
     """The models' own next guess, and two questions about it. own: whether their first is the example's own."""
     if caption is None:
         return
-    said = f"The models' {'next best' if own else 'best'} {words.what} for this image"
+    said = f"The models' {'next best' if own else 'best'} {words.what} for this {words.shown}"
     st.html(f'<div class="tl-quiet">{said}: <b>{text(caption, 300)}</b></div>')
     with st.container(horizontal=True):
         st.button("Why not that one?", key="rival-contrast", on_click=_ask, args=(None, caption))
@@ -93,17 +101,27 @@ def _send() -> None:
     st.session_state[BOX] = False
     caption = (st.session_state.get("ask-caption") or "").strip() or None
     contrast = (st.session_state.get("ask-contrast") or "").strip() or None
-    file = st.session_state.get("ask-image")
-    if file is not None:
-        st.session_state["upload"] = Upload(file.getvalue(), caption, contrast)
+    file, texts = st.session_state.get("ask-image"), _typed()
+    if file is not None or any(texts):
+        st.session_state["upload"] = Upload(None if file is None else file.getvalue(), texts, caption, contrast)
         write_view(replace(read_view(), caption=None, contrast=None))
     else:
         st.session_state.pop("upload", None)
         write_view(replace(read_view(), caption=caption, contrast=contrast))
 
 
+def _typed() -> tuple[str, ...]:
+    """The texts in the form, in their order."""
+    names = sorted(str(key) for key in st.session_state if str(key).startswith("ask-text-"))
+    return tuple((st.session_state[name] or "").strip() for name in names)
+
+
 def _back() -> None:
     st.session_state.pop("upload", None)
-    for name in ("ask-caption", "ask-contrast"):
+    for name in (
+        "ask-caption",
+        "ask-contrast",
+        *(key for key in st.session_state if str(key).startswith("ask-text-")),
+    ):
         st.session_state[name] = ""
     write_view(replace(read_view(), caption=None, contrast=None))

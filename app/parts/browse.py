@@ -9,7 +9,7 @@ from traklens.app.caches import pictures
 from traklens.app.markup import browse_card, notice, text
 from traklens.app.parts import filters, tray
 from traklens.app.state import View, go_to
-from traklens.app.words import words_of
+from traklens.app.words import Words, words_of
 from traklens.engine.explore.search import SPLITS, find_pairs
 from traklens.stores.errors import TrakLensError
 from traklens.stores.store import Store
@@ -37,7 +37,7 @@ def show(store: Store, view: View) -> None:
     wanted = st.text_input(
         "Search",
         key="search",
-        placeholder=f"Search {words_here.whats}" if by == "words" else "What should the image show?",
+        placeholder=_placeholder(words_here) if by == "words" else "What should the image show?",
         icon=":material/search:",
         label_visibility="collapsed",
         live=by == "words",
@@ -74,11 +74,12 @@ def show(store: Store, view: View) -> None:
         return
     st.html(f'<div class="tl-quiet">{words_here.count(found.total)}</div>')
     version = pictures(store)
-    with st.grid(3, min_column_width=70, gap="xxsmall"):
+    with st.grid(1 if words_here.shown == "text" else 3, min_column_width=70, gap="xxsmall"):
         for row in found.rows:
             id = str(store.examples.id[row])
             with st.container(key=f"card-browse-{row}"):
-                st.html(browse_card(row, store.examples.words[row], version, id == view.id))
+                about = store.examples.content(row)
+                st.html(browse_card(row, store.examples.words[row], version, id == view.id, about))
                 st.button(f"Choose {words_here.one} {row}", key=f"browse-{row}", on_click=go_to, args=(id,))
     pages = -(-found.total // PER_PAGE)
     if pages > 1:
@@ -94,6 +95,15 @@ def header(store: Store, view: View) -> None:
         f"{store.n_checkpoints} × {text(Path(manifest.model.name).stem)}</div>"
     )
     tray.show(store, view)
+
+
+def _placeholder(words: Words) -> str:
+    """What a search for words looks through."""
+    return (
+        f"Search texts and {words.whats}"
+        if words.shown == "text" and words.what != "text"
+        else f"Search {words.whats}"
+    )
 
 
 def _name(store: Store) -> str:

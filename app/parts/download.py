@@ -17,7 +17,7 @@ def report_button(
     upload = current_upload()
 
     def make() -> bytes:
-        own = thumbnail_of(upload.image) if upload is not None and target.row is None else None
+        own = thumbnail_of(upload.image) if upload is not None and upload.image and target.row is None else None
         page = report(store, target, removed=removed, prediction=prediction, picture=own)
         return page.encode("utf-8", "replace")
 

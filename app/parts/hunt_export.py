@@ -6,7 +6,7 @@ import streamlit as st
 from traklens.app import caches
 from traklens.app.parts.charts import found_over_inspected
 from traklens.engine.label_errors.decisions import DROPPED, confirms, corrects
-from traklens.engine.label_errors.export import FORMATS, SUFFIXES, export
+from traklens.engine.label_errors.export import SUFFIXES, export, formats_of
 from traklens.engine.label_errors.suspects import Suspects
 from traklens.stores.reviews import Review
 from traklens.stores.store import Store
@@ -17,6 +17,7 @@ FORMAT_NAMES = {
     "cleanlab": "Label quality (cleanlab)",
     "fiftyone": "FiftyOne CSV",
     "parquet": "Everything (Parquet)",
+    "records": "Training list (JSON lines)",
 }
 
 
@@ -24,7 +25,11 @@ def show(store: Store, suspects: Suspects, decisions: dict[str, Review]) -> None
     """The export in the sidebar: made when the button is pressed, with every decision up to then."""
     st.html('<div class="tl-head">Export</div>')
     wanted = st.selectbox(
-        "Form", list(FORMATS), format_func=FORMAT_NAMES.__getitem__, key="export-format", label_visibility="collapsed"
+        "Form",
+        formats_of(store),
+        format_func=FORMAT_NAMES.__getitem__,
+        key="export-format",
+        label_visibility="collapsed",
     )
     gone, mended = (sum(map(counts, decisions.values())) for counts in (confirms, corrects))
     st.html(f'<div class="tl-quiet">{gone:,} {store.noun} left out, {mended:,} {store.task.title}s corrected</div>')

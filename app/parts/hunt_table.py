@@ -8,6 +8,7 @@ from traklens.app import caches
 from traklens.app.markup import picture
 from traklens.app.parts.review import recorded
 from traklens.engine.label_errors.suspects import Suspects
+from traklens.stores.examples import content_fields
 from traklens.stores.reviews import DECISIONS, Review, Reviews, seen_of
 from traklens.stores.store import Store
 
@@ -55,6 +56,11 @@ def _frame(store: Store, suspects: Suspects, queue: np.ndarray, decisions: dict[
             "id": ids,
             "place": np.arange(1, queue.size + 1),
             "image": [picture(int(row), version) for row in queue],
+            **(
+                {"text": [store.examples.content(int(row))[:400] for row in queue]}
+                if content_fields(store.task)
+                else {}
+            ),
             store.task.title: [str(words)[:400] for words in store.examples.words[queue]],
             "probability": suspects.probability[queue],
             "decision": [decisions[id].decision if id in decisions else "" for id in ids],

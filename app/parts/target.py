@@ -1,6 +1,7 @@
 """The target a page is about: a stored pair, a question about its image, or a visitor's own image."""
 
 import base64
+import itertools
 from dataclasses import replace
 
 import streamlit as st
@@ -14,7 +15,14 @@ from traklens.app.words import words_of
 from traklens.engine.attribution.scores import Target
 from traklens.engine.data.images import thumbnail_of
 from traklens.stores.errors import TrakLensError
+from traklens.stores.examples import content_fields
 from traklens.stores.store import Store
+
+FOUND = {  # what stands in words where a visitor gave none
+    "pairs": "nearest training caption",
+    "labels": "label: what the models take it for",
+    "language": "what the models answer",
+}
 
 
 def opened(store: Store) -> tuple[View, Target, str, tuple[str, ...]]:
@@ -52,16 +60,28 @@ def chosen_target(store: Store, view: View) -> tuple[Target, str, tuple[str, ...
     split = f"{'training' if row < store.n_train else 'held-out'} {words.one}"
     try:
         if upload is not None:
-            target = caches.ask(store, str(view.id), upload.image, upload.caption, upload.contrast)
-            found = "nearest training caption" if words.kind == "pairs" else "label: what the models take it for"
-            chips = ("your image",) if upload.caption else ("your image", found)
-            return target, _data_url(upload.image), chips
+            target = caches.ask(
+                store, str(view.id), upload.image, upload.caption, upload.contrast, _texts(store, row, upload)
+            )
+            yours = f"your {words.shown}"
+            chips = (yours,) if upload.caption else (yours, FOUND.get(words.kind, "the models' own"))
+            return target, "" if upload.image is None else _data_url(upload.image), chips
         if view.caption or view.contrast:
             target = caches.ask(store, str(view.id), None, view.caption, view.contrast)
-            return target, stored_image, (f"image of a {split}",) + ((f"your {words.what}",) if view.caption else ())
+            return (
+                target,
+                stored_image,
+                (f"{words.shown} of a {split}",) + ((f"your {words.what}",) if view.caption else ()),
+            )
     except TrakLensError as error:
         notice(str(error), kind="error")
     return caches.target_of(store, row), stored_image, (split,)
+
+
+def _texts(store: Store, row: int, upload: ask.Upload) -> tuple[str, ...]:
+    """The visitor's texts; where one was left empty, that of the stored example."""
+    stored = [str(store.examples.field(name)[row]) for name in content_fields(store.task)]
+    return tuple(text or own for text, own in itertools.zip_longest(upload.texts, stored, fillvalue=""))
 
 
 def _data_url(image: bytes) -> str:

@@ -97,7 +97,8 @@ def _cell(store: Store, found: Confusion, cell: tuple[int, int] | None) -> None:
     with st.grid(8, min_column_width=90, gap="xxsmall"):
         for row in rows[:SHOWN].tolist():
             with st.container(key=f"card-confused-{row}"):
-                st.html(browse_card(row, str(store.examples.words[row]), version, False))
+                about = store.examples.content(row)
+                st.html(browse_card(row, str(store.examples.words[row]), version, False, about))
                 if st.button(f"Why was example {row} taken for {taken}?", key=f"why-{row}"):
                     _ask_why(str(store.examples.id[row]), label, taken)
 

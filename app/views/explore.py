@@ -16,12 +16,14 @@ from traklens.app.words import Words, words_of
 from traklens.engine.attribution.described import classes_of
 from traklens.engine.attribution.scores import Target, shared_rows
 from traklens.engine.explore.highlights import story, trust
+from traklens.stores.examples import content_fields
 from traklens.stores.store import Store
 
 METHOD_NAMES = {"trak": "Influential (TRAK)", "clip": "Similar (CLIP)", "both": "Side by side"}
 COSINES = {
     "pairs": "by image–image and caption–caption cosine, mean over the checkpoints",
     "labels": "by the cosine of the features before the last layer, mean over the checkpoints",
+    "language": "by the cosine of the models' mean states over the text, mean over the checkpoints",
     "own": "by the cosine of the task's embeddings, mean over the checkpoints",
 }
 MARKS = {"trak": "also similar", "clip": "also a proponent"}
@@ -48,12 +50,20 @@ training images look alike to the models.
 **Which label is asked about:** a stored image is asked with its own label, an image of yours without one with what the models
 take it for. With *rather than*, *f* is the difference between the two labels: why a ship, and not a plane?
 """
+OF_TEXTS = f"""
+**Proponents** are training texts that made the models answer so, **opponents** worked against it. {SCORES}
+*f* is the mean, over the tokens that are asked about, of the log odds log p/(1 − p) of the right token given all before it.
+*Similarity* (cosine of mean states) only says which texts read alike to the models.
+
+**What is asked about:** a stored text with its own answer; one of yours, without an answer, with what the models answer. With
+*rather than*, *f* is the difference between the two answers.
+"""
 OF_OWN = f"""
 **Proponents** are training examples that raise this output of your task, **opponents** lower it. {SCORES}
 *f* is what the task's `model_output` returns. What the task does not offer is left out: similarity and the map come with a
 method `embed`, retraining with `loss` and `build_model`, questions about new examples in Python with `values`.
 """
-EXPLANATIONS = {"pairs": OF_PAIRS, "labels": OF_LABELS, "own": OF_OWN}
+EXPLANATIONS = {"pairs": OF_PAIRS, "labels": OF_LABELS, "language": OF_TEXTS, "own": OF_OWN}
 
 
 def show(store: Store) -> None:
@@ -65,9 +75,9 @@ def show(store: Store) -> None:
     with st.container():
         _recorded(store, view)
     if words.kind != "own":
-        asking = f"Ask with another {words.what}, a contrast, or your own image"
+        asking = f"Ask with another {words.what}, a contrast, or your own {words.shown}"
         with st.expander(asking, icon=":material/edit:", key=ask.BOX, on_change="rerun"):
-            ask.form(words, classes_of(store))
+            ask.form(words, classes_of(store), _typed(store, words))
             if not target.contrast:
                 ask.rival(caches.rival_asked(store, target), _is_first(target), words)
     left, middle, right = st.columns([6, 2, 2], vertical_alignment="center")
@@ -94,7 +104,15 @@ def show(store: Store) -> None:
     _rankings(store, target, view, words)
     report_button(store, target)
     with st.expander("What do these numbers mean?", icon=":material/help:"):
-        st.markdown(EXPLANATIONS[words.kind])
+        said = EXPLANATIONS[words.kind]
+        st.markdown(said if words.shown == "image" else said.replace("image", words.shown))
+
+
+def _typed(store: Store, words: Words) -> list[str]:
+    """Names of the texts that a visitor can type; none where examples are something else."""
+    if words.shown != "text":
+        return []
+    return content_fields(store.task) or ["beginning"]
 
 
 def _is_first(target: Target) -> bool:

@@ -24,7 +24,7 @@ PICKED = 0  # in place of a size: the pairs in the tray
 QUEUES = (50, 100, 200, 500, 1_000, 2_000)
 MODES = {"pair": "One by one", "table": "Table", "found": "Found so far"}
 KEYS = {
-    "wrong": ("Wrong", "w", "the {what} does not fit the image: out of the training list"),
+    "wrong": ("Wrong", "w", "the {what} does not fit the {shown}: out of the training list"),
     "keep": ("Keep", "k", "the {what} is right"),
     "duplicate": ("Duplicate", "d", "a copy of another {one}: out of the training list"),
     "unsure": ("Unsure", "u", "cannot be told: stays in the training list"),
@@ -48,7 +48,7 @@ Everything is logged and can be undone; building the store again keeps it. Nothi
 def show(store: Store) -> None:
     """Draw the page; the pair under review is the one in the URL."""
     words = words_of(store)
-    if words.kind == "own":
+    if not words.hunts:
         with st.sidebar:
             browse.header(store, read_view())
         notice(NO_HUNT)
@@ -134,6 +134,7 @@ def _one_by_one(
             suspect_card(
                 row, id, store.examples.words[row], caches.pictures(store), chips=chips,
                 place=_place_in_words(place, ids), probability=float(suspects.probability[row]),
+                about=store.examples.content(row),
             )
         )  # fmt: skip
     with right:
@@ -220,7 +221,7 @@ def _decide(store: Store, ids: list[str], place: int, decisions: dict[str, Revie
 
     with st.container(horizontal=True, key="hunt-keys"):
         for decision, (label, key, help) in KEYS.items():
-            help = help.format(one=words.one, what=words.what)
+            help = help.format(one=words.one, what=words.what, shown=words.shown)
             st.button(label, key=f"decide-{decision}", shortcut=key, help=help, on_click=decide, args=(decision,))
             if decision == "wrong":
                 st.button(

@@ -44,7 +44,7 @@ def show(store: Store) -> None:
         return
     sides = [_side(name) for name in store.task.embeddings]
     colours = {"trak": f"Influence on this {words.one}", "clip": "Similarity to it"}
-    colours |= {"wrong": f"Likely wrong {words.what}"} if words.kind != "own" else {}
+    colours |= {"wrong": f"Likely wrong {words.what}"} if words.hunts else {}
     side = sides[0]
     with st.container(horizontal=True):
         if len(sides) > 1:
@@ -108,7 +108,7 @@ def _collected(store: Store, target: Target, view: View, chosen: np.ndarray, wor
     with st.grid(8, min_column_width=90, gap="xxsmall"):
         for pair in pairs[(page - 1) * PER_PAGE : page * PER_PAGE]:
             with st.container(key=f"card-map-{pair.row}"):
-                st.html(picked_card(pair.row, pair.words, version, pair.score, pair.id in view.picked))
+                st.html(picked_card(pair, version, pair.id in view.picked))
                 st.button(
                     f"Ask about {words.one} {pair.row}", key=f"map-open-{pair.row}", on_click=go_to, args=(pair.id,)
                 )

@@ -44,6 +44,7 @@ NOTHING = {
 OUTPUTS = {
     "pairs": "is the log odds that image and caption find each other; −1 divides the odds by 2.7",
     "labels": "is the log odds of the label; −1 divides the odds by 2.7",
+    "language": "is the mean log odds of the answer's tokens",
     "own": "is what the task's `model_output` returns",
 }
 EXPLANATION = """

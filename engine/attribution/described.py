@@ -11,6 +11,7 @@ from traklens.stores.specs import CLIP
 from traklens.stores.store import Store
 
 PROBABILITIES = "probabilities"
+LANGUAGE = ("seq2seq", "causal_lm")  # the tasks whose models answer in words
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Guess:
 def is_matching(store: Store) -> bool:
     """Whether the store's examples are images with captions in one space of embeddings."""
     return store.task.embeddings == CLIP.embeddings
+
+
+def is_language(store: Store) -> bool:
+    """Whether the models answer in words: an input or a beginning can be typed."""
+    return store.task.name in LANGUAGE and not store.task.source
 
 
 def classes_of(store: Store) -> tuple[str, ...]:

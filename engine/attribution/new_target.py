@@ -23,6 +23,7 @@ from traklens.engine.tasks.contract import Batch, Context, Task, Training, Value
 from traklens.engine.tasks.registry import guarded, task_of
 from traklens.stores.checksums import digest
 from traklens.stores.errors import DataError, ModelError, UsageError
+from traklens.stores.examples import content_fields
 from traklens.stores.layout import SECOND_MOMENT
 from traklens.stores.store import Store
 
@@ -96,7 +97,7 @@ class LiveModels:
         something that is no image or for unusable words, UsageError for a task without pictures and words.
         """
         picture, group = _read(image)
-        words = self.likeliest(picture, group) if words is None else self._checked(words)
+        words = self.likeliest(picture, group) if words is None else self.checked(words)
         return self.about(self._values(picture, group, words), contrast=contrast)
 
     def about(self, values: Values, *, contrast: str | None = None) -> Target:
@@ -104,7 +105,7 @@ class LiveModels:
         target = self._target(values)
         if contrast is None:
             return target
-        contrast, title = self._checked(contrast), self._words_field()
+        contrast, title = self.checked(contrast), self._words_field()
         if contrast == values[title]:
             raise DataError(f"contrast {title}", f"the {title} itself", f"another {title}", "Choose a different one.")
         other = self._target({**values, title: contrast})
@@ -117,9 +118,8 @@ class LiveModels:
 
     def likeliest(self, picture: Image.Image, group: str) -> str:
         """The training caption with the highest mean cosine to a picture, or the class with the highest mean probability."""
-        classes = classes_of(self.store)
-        if classes:
-            return guess_of(self.store, self._probabilities(self._values(picture, group, classes[0])), "").predicted
+        if classes_of(self.store):
+            return self.guessed(self._values(picture, group, ""))
         if not is_matching(self.store):
             raise UsageError(
                 f"task {self.task.name!r}", "a picture alone", "its words too", "Give the whole example."
@@ -130,15 +130,22 @@ class LiveModels:
         _, rows = self.store.similarity.search(pair.reshape(1, -1), 1)
         return self.store.examples.words[int(rows[0, 0])]
 
+    def guessed(self, values: Values) -> str:
+        """The class of the highest mean probability for an example without its label."""
+        any_label = classes_of(self.store)[0]
+        probabilities = self._probabilities({**values, self.store.task.title: any_label})
+        return guess_of(self.store, probabilities, "").predicted
+
     def meaning(self, text: str) -> np.ndarray:
         """Text embeddings of some words: unit rows float32 [M, e]. Raises DataError for unusable words."""
         blank = Image.new("RGB", (8, 8))
-        batch = self.task.batch([self._values(blank, "", self._checked(text))])
+        batch = self.task.batch([self._values(blank, "", self.checked(text))])
         return np.stack([featurizer.embed(batch)["text_embedding"][0] for featurizer in self.featurizers])
 
     def _words_field(self) -> str:
-        """The field that a contrast changes. UsageError for a task without one."""
-        name = self.store.task.first("text", "label")
+        """The field that a contrast changes: its title, or the first in words. UsageError for a task without one."""
+        task = self.store.task
+        name = task.title if task.title in [field.name for field in task.fields] else task.first("text", "label")
         if name is None:
             raise UsageError(
                 f"task {self.task.name!r}",
@@ -179,6 +186,7 @@ class LiveModels:
             row=None,
             id=None,
             words=words,
+            content="\n".join(str(values[name]) for name in content_fields(self.store.task)),
             f=float(np.mean([one["f"] for one in measured])),
             influence_query=np.concatenate(phi),
             similarity_query=similarity_query,
@@ -202,7 +210,7 @@ class LiveModels:
         measured = {name: found[0] for name, found in featurizer.measure(batch, context, embedded).items()}
         return [found[0] for found in embedded.values()], featurizer.project(batch, context, ["given"])[0], measured
 
-    def _checked(self, words: str) -> str:
+    def checked(self, words: str) -> str:
         """Usable words: some, not too many, and for a label one of the classes. DataError."""
         words, what = words.strip(), self.store.task.title
         if not words:
@@ -225,6 +233,8 @@ def question_about(models: LiveModels, id: str, words: str | None, contrast: str
     """
     store = models.store
     row = store.examples.row_of(id)
+    if store.task.first("image") is None:
+        return _question_in_words(models, row, words, contrast)
     (root, image), own = store.image_place(row), str(store.examples.words[row])
     try:
         content = read_image(root, image)
@@ -237,6 +247,25 @@ def question_about(models: LiveModels, id: str, words: str | None, contrast: str
         ) from error
     target = models.target(content, words or own, contrast=contrast)
     return target if target.words != own else replace(target, row=row, id=id)
+
+
+def _question_in_words(models: LiveModels, row: int, words: str | None, contrast: str | None) -> Target:
+    """`question_about` a stored example without a picture. UsageError where the store does not keep it whole."""
+    store = models.store
+    example = store.examples.example(row)
+    missing = [field.name for field in store.task.fields if field.kind == "tensor"]
+    if missing:
+        raise UsageError(
+            f"task {store.task.name!r}",
+            f"no {', '.join(missing)} in the store",
+            "an example whole",
+            "Ask in Python with `attribute(values={…}, contrast=…)`.",
+        )
+    values = {**example.fields, "group": example.group}
+    if words is not None:
+        values[store.task.title] = models.checked(words)
+    target = models.about(values, contrast=contrast)
+    return target if target.words != example.fields.get(store.task.title) else replace(target, row=row, id=example.id)
 
 
 def _read(image: bytes | Path) -> tuple[Image.Image, str]:

@@ -31,9 +31,10 @@ METHODS = ("trak", "clip")
 class Target:
     """An example that is asked about. `row` and `id` are None when it is not in the store.
 
-    `words`: its caption, label, or what its task calls it; f: the mean over the checkpoints; `influence_query` is
-    q = concat_m φ_m(z) [M·k], `similarity_query` concat_m of the embeddings [E·M·e], empty without them; `contrast` the words
-    that it is asked about rather than. `match` and `guess` say what the models make of it, where the store can tell.
+    `words`: its caption, label, or what its task calls it, `content` the text that these are about, if any; f: the mean over
+    the checkpoints; `influence_query` is q = concat_m φ_m(z) [M·k], `similarity_query` concat_m of the embeddings [E·M·e],
+    empty without them; `contrast` the words that it is asked about rather than. `match` and `guess` say what the models make
+    of it, where the store can tell.
     """
 
     row: int | None
@@ -45,6 +46,7 @@ class Target:
     contrast: str | None = None
     match: Match | None = None
     guess: Guess | None = None
+    content: str = ""
 
     @cached_property
     def key(self) -> str:
@@ -56,7 +58,8 @@ class Target:
 class Ranked:
     """A training example with its score: attribution τ in units of f (method trak) or mean cosine (method clip).
 
-    `words`: its caption, label, or what its task calls it; `image`: where its picture lies, or its id.
+    `words`: its caption, label, or what its task calls it; `image`: where its picture lies, or its id; `content`: the text
+    that the words are about, if any.
     """
 
     row: int
@@ -65,6 +68,7 @@ class Ranked:
     words: str
     image: str
     split: str
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def stored_target(store: Store, which: str | int) -> Target:
         row=row,
         id=store.examples.id[row],
         words=store.examples.words[row],
+        content=store.examples.content(row),
         f=float(np.mean([store.row(m, "f", row) for m in checkpoints])),
         influence_query=np.concatenate([store.row(m, "phi", row) for m in checkpoints]).astype(np.float32),
         similarity_query=similarity_query,
@@ -192,6 +197,7 @@ def ranked(store: Store, row: int, score: float) -> Ranked:
         words=examples.words[row],
         image=examples.image[row],
         split=examples.split[row],
+        content=examples.content(row),
     )
 
 

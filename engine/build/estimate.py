@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from traklens.engine.build.self_test import check_gradients, check_task
 from traklens.engine.build.source import Source
 from traklens.engine.features.featurize import PREFIX, Featurizer
 from traklens.engine.gradients import Choice, choose_strategy
@@ -28,6 +29,22 @@ def probe(
     names = [f"{PREFIX}{name}" for name in attributed_parameters(model, projection.modules, source.task.frozen())]
     inputs, shared = (tuple(x.to(device) for x in found.values()) for found in (batch, context))
     return choose_strategy(module, inputs, names, shared, examples=PROBE_EXAMPLES)
+
+
+def checked(
+    source: Source, output: ModelOutputSpec, projection: ProjectionSpec, *, gradients: str | None, device: str
+) -> dict[str, str]:
+    """Whether the gradients of this model are right, without building anything. Raises as `build_store`."""
+    source = replace(source, task=source.task.bind(source.model, output))
+    check_task(source, projection)
+    model = source.task.load_checkpoint(source.model, source.checkpoints[0])
+    found = gradients or probe(source, Loader(source.task, source.rows), model, projection, device).strategy
+    featurizer = Featurizer(source.task, model, projection, 0, strategy=found, device=device)
+    difference = check_gradients(source, featurizer)
+    return {
+        "gradients": f"{found}, {difference:.1e} away from plain autograd (relative, at most, on three examples)",
+        "parameters": f"{len(featurizer.parameters)} tensors, {sum(size for _, size in featurizer.layout):,} numbers",
+    }
 
 
 def estimate(

@@ -1,8 +1,10 @@
-"""Is a task fit to be attributed? Asked on a few examples before anything is built, so that a mistake is one message.
+"""Is a task fit to be attributed, and are its gradients right? Asked on a few examples before anything is built.
 
 What can go wrong in a task of one's own: f of the wrong shape, f that mixes the examples of a batch, f that is not finite, a
 gradient that does not depend on the parameters, code that fails.
 """
+
+import math
 
 import torch
 
@@ -11,11 +13,13 @@ from traklens.engine.features.featurize import PREFIX, Featurizer
 from traklens.engine.gradients import reference_gradients
 from traklens.engine.tasks.contract import Batch, Context
 from traklens.engine.tasks.loading import Loader
-from traklens.engine.tasks.registry import TASKS, in_your_code
-from traklens.stores.errors import UsageError
+from traklens.engine.tasks.registry import TASKS, guarded, in_your_code
+from traklens.stores.errors import ModelError, UsageError
 from traklens.stores.specs import ProjectionSpec
 
 EXAMPLES = 4
+COMPARED = 3  # examples of which gradients are compared
+OFF = 0.02  # relative difference of whole gradients: a ReLU at its kink may go the other way, a wrong rule is far from it
 TOLERANCE = 1e-3  # of the largest |f|: what rounding may change between batch sizes
 
 
@@ -88,3 +92,44 @@ def _f(featurizer: Featurizer, batch: Batch, context: Context) -> torch.Tensor:
             "Sum or average over what belongs to one example, never over dimension 0.",
         )
     return f
+
+
+def check_gradients(source: Source, featurizer: Featurizer) -> float:
+    """Compare the chosen way to per-sample gradients with plain autograd on three examples; the largest relative difference.
+
+    source.task is bound. Raises ModelError, naming the parameter that is furthest off, where they are not the same.
+    """
+    task, loader, count = source.task, Loader(source.task, source.rows), min(COMPARED, source.n)
+    with guarded(task):
+        batch = loader.load(0, count)
+        training = loader.training(featurizer.model, source.n_train, streams=source.dataset.spec.streams)
+        context = task.context(featurizer.model, training)
+    on = featurizer.device
+    batch, context = ({name: x.to(on) for name, x in found.items()} for found in (batch, context))
+    found = {name: torch.zeros((count, size), device=on) for name, size in featurizer.layout}
+
+    def sink(name: str, gradients: torch.Tensor, rows: slice) -> None:
+        found[name][rows] += gradients
+
+    with guarded(task):
+        featurizer.gradients(batch, context, sink)
+    names = [f"{PREFIX}{name}" for name in featurizer.parameters]
+    most = 0.0
+    for row in range(count):
+        one = {name: x[row : row + 1] for name, x in batch.items()}
+        with guarded(task):
+            module = featurizer.output(one, context)
+            expected = reference_gradients(module, tuple(one.values()), names, tuple(context.values()))
+        sizes = [float(expected[f"{PREFIX}{name}"].norm()) for name in found]
+        apart = [float((found[name][row] - expected[f"{PREFIX}{name}"][0]).norm()) for name in found]
+        relative = math.hypot(*apart) / max(math.hypot(*sizes), 1e-30)
+        if not relative <= OFF:
+            furthest = max(zip(apart, found, strict=True))[1]
+            raise ModelError(
+                f"per-sample gradients by {featurizer.strategy}",
+                f"{relative:.0%} away from plain autograd on example {source.rows[row].example.id}, most in {furthest}",
+                "the same gradients",
+                "Build with --gradients single, and report the model: this should not happen.",
+            )
+        most = max(most, relative)
+    return most

@@ -1,17 +1,17 @@
 """What a store is built from: the examples in row order, the task, the model and its checkpoints."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from traklens.engine.data import Dataset, load_dataset
+from traklens.engine.data import Dataset
 from traklens.engine.progress import Report, silent
 from traklens.engine.streams import STREAMS
 from traklens.engine.tasks.contract import Task
 from traklens.engine.tasks.loading import Placed
-from traklens.engine.tasks.registry import reading_of, task_named, task_of
+from traklens.engine.tasks.reading import DataOptions
+from traklens.engine.tasks.registry import task_named, task_of
 from traklens.engine.training.run_directory import Run, open_run
 from traklens.stores.errors import StoreError, UsageError
 from traklens.stores.specs import ModelSpec
@@ -47,11 +47,7 @@ class Source:
         model: str | None = None,
         checkpoints: tuple[Path, ...] = (),
         targets: Path | None = None,
-        reader: str | None = None,
-        text_column: str | None = None,
-        caption_template: str | None = None,
-        label_column: str | None = None,
-        sample: int | None = None,
+        options: DataOptions = DataOptions(),
         seed: int = 0,
         report: Report = silent,
     ) -> "Source":
@@ -61,7 +57,7 @@ class Source:
         are given, StoreError when the data are not those of the run.
         """
         opened, streams = open_run(run) if run is not None else None, STREAMS
-        known = _task(task, opened)
+        known = options.task(_task(task, opened))
         named = model is not None or (bool(checkpoints) and run is None and not known.named_models)
         if (run is None) == (not named):
             raise UsageError("build", "both or neither of --run and --model", "exactly one of them", "Choose one.")
@@ -69,19 +65,8 @@ class Source:
             raise UsageError("build", "--model and --checkpoint not together", "both or neither", "Give both.")
         if opened is not None:
             of_run = opened.spec.dataset
-            reader, text_column = reader or of_run.reader, text_column or of_run.text_column
-            caption_template, sample = caption_template or of_run.caption_template, sample or of_run.sample
-            label_column = label_column or of_run.label_column
-            seed, streams = of_run.seed, of_run.streams
-        options: dict[str, Any] = {
-            "text_column": text_column,
-            "caption_template": caption_template,
-            "label_column": label_column,
-            "seed": seed,
-            "fields": known.fields,
-            "read": reading_of(known),
-        }
-        dataset = load_dataset(data, reader=reader, sample=sample, streams=streams, report=report, **options)
+            options, seed, streams = options.or_those_of(of_run), of_run.seed, of_run.streams
+        dataset = options.load(data, known, seed=seed, streams=streams, report=report)
         subsets = None
         if opened is not None:
             train, heldout, subsets = _split_of(opened, dataset)
@@ -94,7 +79,7 @@ class Source:
         rows = [Placed(dataset.examples[i], dataset.root, "dataset") for i in (*train, *heldout)]
         further = None
         if targets is not None:
-            further = load_dataset(targets, **options)
+            further = replace(options, reader=None, sample=None).load(targets, known, seed=seed)
             ids = {row.example.id for row in rows}
             rows += [Placed(e, further.root, "targets") for e in further.examples if e.id not in ids]
         return cls(known, dataset, further, tuple(rows), len(train), subsets, spec, tuple(checkpoints))

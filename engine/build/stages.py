@@ -16,7 +16,7 @@ from traklens.engine.build.estimate import probe
 from traklens.engine.build.indexing import write_indices
 from traklens.engine.build.manifest import manifest_of
 from traklens.engine.build.options import check_options
-from traklens.engine.build.self_test import check_task
+from traklens.engine.build.self_test import check_gradients, check_task
 from traklens.engine.build.source import Source
 from traklens.engine.features.embedding_map import write_map
 from traklens.engine.features.featurize import Featurizer
@@ -52,8 +52,9 @@ def build_store(
     `gradients` names the path to per-sample gradients (hooks, single, vmap); the fastest on a few pairs if None.
     The scores agree up to rounding; the bytes only for the same path and `device` ("cpu" or "cuda").
 
-    Raises StoreError when `path` holds something else, DataError or ModelError for bad input; whatever was computed
-    stays and is used by the next try.
+    Gradients are compared with plain autograd on three examples first. Raises StoreError when `path` holds something else,
+    DataError or ModelError for bad input or a model whose gradients come out wrong; whatever was computed stays and
+    is used by the next try.
     """
     check_options(source, output, score, batch_size=batch_size, gradients=gradients)
     source = replace(source, task=source.task.bind(source.model, output))
@@ -65,6 +66,8 @@ def build_store(
         if gradients is not None and "gradients" not in builder.manifest.options:
             builder.record(options={"gradients": gradients})
         work = Work(builder, source, batch_size, device, report)
+        if not builder.is_done(FEATURES_STAGE.marker(0)):
+            check_gradients(source, work.featurizer(0))
         for stage, m in planned(len(source.checkpoints)):
             if not builder.is_done(stage.marker(m)):
                 with guarded(source.task):

@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 from traklens.engine.cli.console import facts_table, notes, progress, results
-from traklens.engine.cli.data import Data, LabelColumn, Reader, Sample, Template, TextColumn, show_data
+from traklens.engine.cli.data import (
+    Data,
+    InputColumn,
+    LabelColumn,
+    Reader,
+    Sample,
+    TargetColumn,
+    Template,
+    TextColumn,
+    show_data,
+)
 from traklens.engine.cli.tasks import TaskName
 
 
@@ -54,17 +64,21 @@ def build(
     overwrite: Annotated[bool, typer.Option(help="Replace a finished store.")] = False,
     restart: Annotated[bool, typer.Option(help="Throw away an interrupted build of another specification.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only say what it would take.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only compare gradients with plain autograd.")] = False,
     reader: Reader = None,
     text_column: TextColumn = None,
     caption_template: Template = None,
     label_column: LabelColumn = None,
+    input_column: InputColumn = None,
+    target_column: TargetColumn = None,
     sample: Sample = None,
 ) -> None:
     """Precompute TRAK features and the indices into a store. Resumes where it was interrupted."""
-    from traklens.engine.build.estimate import estimate
+    from traklens.engine.build.estimate import checked, estimate
     from traklens.engine.build.source import Source
     from traklens.engine.build.stages import build_store
     from traklens.engine.features.device import check_device
+    from traklens.engine.tasks.reading import DataOptions
     from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 
     check_device(device)
@@ -76,11 +90,9 @@ def build(
             model=model,
             checkpoints=tuple(checkpoint or ()),
             targets=targets,
-            reader=reader,
-            text_column=text_column,
-            caption_template=caption_template,
-            label_column=label_column,
-            sample=sample,
+            options=DataOptions(
+                reader, text_column, caption_template, label_column, input_column, target_column, sample
+            ),
             seed=seed,
             report=report,
         )
@@ -92,7 +104,9 @@ def build(
                 damping=damping, weight_by_q=weight_by_q, normalize=normalize, second_moment=second_moment, gram=gram
             ),
         )
-        if dry_run:
+        if check:
+            expected = checked(source, *specs[:2], gradients=gradients, device=device)
+        elif dry_run:
             expected = estimate(source, *specs[:2], batch_size=batch_size, device=device)
         else:
             build_store(
@@ -106,7 +120,8 @@ def build(
                 restart=restart,
                 report=report,
             )
-    if dry_run:
-        results.print(facts_table(f"{store} (dry run: nothing was written)", expected))
+    if check or dry_run:
+        kind = "check" if check else "dry run"
+        results.print(facts_table(f"{store} ({kind}: nothing was written)", expected))
     else:
         results.print(f"Store ready. Next: traklens app {store}", highlight=False, soft_wrap=True)

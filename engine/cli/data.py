@@ -21,13 +21,21 @@ def show_data(dataset, console=notes) -> None:
 Reader = Annotated[
     str | None, typer.Option(help="The form of the data (`traklens data DATA` names it); detected if not given.")
 ]
-TextColumn = Annotated[str | None, typer.Option(help="Column of the metadata that holds the caption.")]
+TextColumn = Annotated[
+    list[str] | None, typer.Option(help="Column that holds the caption, or the text; twice for pairs of texts.")
+]
 Template = Annotated[
     str | None,
     typer.Option("--caption-template", help="Caption made of columns, e.g. 'a photo of a {label}'."),
 ]
 LabelColumn = Annotated[
     str | None, typer.Option(help="Column of the metadata that holds the label; folders name it if there is none.")
+]
+InputColumn = Annotated[str | None, typer.Option(help="Column that holds the input of a language model's task.")]
+TargetColumn = Annotated[str | None, typer.Option(help="Column that holds what the model is to answer.")]
+MaskFacts = Annotated[
+    bool,
+    typer.Option("--mask-facts", help="Mask an entity of a sentence's facts at a time, to be answered (seq2seq)."),
 ]
 Sample = Annotated[int | None, typer.Option(help="Take only this many examples, drawn with --seed.", min=1)]
 Data = Annotated[
@@ -42,28 +50,21 @@ def data(
     text_column: TextColumn = None,
     caption_template: Template = None,
     label_column: LabelColumn = None,
+    input_column: InputColumn = None,
+    target_column: TargetColumn = None,
     sample: Sample = None,
+    mask_facts: MaskFacts = False,
     seed: Annotated[int, typer.Option(help="Decides --sample.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """What would be read: form, lists, how much, what is left out and why, three examples. Writes nothing."""
-    from traklens.engine.data import load_dataset
-    from traklens.engine.tasks.registry import reading_of
+    from traklens.engine.tasks.reading import DataOptions
 
-    known = task_or_clip(task)
+    options = DataOptions(
+        reader, text_column, caption_template, label_column, input_column, target_column, sample, mask_facts
+    )
     with progress(notes) as report:
-        dataset = load_dataset(
-            data,
-            reader=reader,
-            text_column=text_column,
-            caption_template=caption_template,
-            label_column=label_column,
-            sample=sample,
-            seed=seed,
-            fields=known.fields,
-            read=reading_of(known),
-            report=report,
-        )
+        dataset = options.load(data, options.task(task_or_clip(task)), seed=seed, report=report)
     if as_json:
         problems = [asdict(problem) for problem in dataset.problems.problems]
         print(json.dumps(asdict(dataset.account) | {"problems": problems}, ensure_ascii=False))

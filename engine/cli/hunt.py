@@ -81,13 +81,16 @@ def export(
     store: StoreDir,
     out: Annotated[Path, typer.Option(help="The file to write.")],
     format: Annotated[
-        str, typer.Option(help="open_clip, webdataset-keys, cleanlab, fiftyone or parquet.")
-    ] = "open_clip",
+        str | None,
+        typer.Option(
+            help="open_clip (of pictures), records (of texts), webdataset-keys, cleanlab, fiftyone or parquet."
+        ),
+    ] = None,
 ) -> None:
     """Write the training examples with people's decisions applied."""
     from traklens.engine.label_errors.decisions import confirms, corrects
     from traklens.engine.label_errors.export import export as run
-    from traklens.engine.label_errors.export import save
+    from traklens.engine.label_errors.export import formats_of, save
     from traklens.engine.label_errors.suspects import find_suspects
     from traklens.stores.reviews import Reviews
     from traklens.stores.store import open_store
@@ -95,7 +98,7 @@ def export(
     opened = open_store(store)
     decisions = Reviews(opened.path).current()
     with progress(notes) as report:
-        content = run(opened, find_suspects(opened, report), decisions, format)
+        content = run(opened, find_suspects(opened, report), decisions, format or formats_of(opened)[0])
     save(content, out)
     gone, mended = (sum(map(counts, decisions.values())) for counts in (confirms, corrects))
     results.print(

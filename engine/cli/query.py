@@ -15,31 +15,47 @@ from traklens.stores.errors import UsageError
 
 def query(
     store: StoreDir,
-    id: Annotated[str | None, typer.Option(help="Example id of a stored pair.")] = None,
+    id: Annotated[str | None, typer.Option(help="Id of a stored example.")] = None,
     image: Annotated[Path | None, typer.Option(help="Image file of an example that is not stored.")] = None,
     caption: Annotated[str | None, typer.Option(help="Its caption; the nearest stored one if not given.")] = None,
     label: Annotated[str | None, typer.Option(help="Its label; what the models take it for if not given.")] = None,
-    contrast: Annotated[str | None, typer.Option(help="Second caption: why the first rather than this one?")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="Text that is not stored; twice where examples are pairs of texts.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Input or beginning for a language model.")] = None,
+    answer: Annotated[str | None, typer.Option(help="Its answer; what the models answer if not given.")] = None,
+    span: Annotated[
+        str | None, typer.Option(help="START:END, the characters of the answer that are asked about.")
+    ] = None,
+    contrast: Annotated[
+        str | None, typer.Option(help="Second caption or answer: why the first rather than this?")
+    ] = None,
     contrast_label: Annotated[str | None, typer.Option(help="Second label, likewise.")] = None,
     top: Annotated[int, typer.Option(help="How many proponents and opponents.")] = 10,
     task: OwnTask = None,
     as_json: AsJson = False,
 ) -> None:
-    """Proponents and opponents of a stored example (--id) or of any image with a caption or a label."""
-    from traklens.engine.explore.query import answer
+    """Proponents and opponents of a stored example (--id), or of any image, text or prompt with its words."""
+    from traklens.engine.explore.query import Question, answer_to
 
     name_task(task)
     for first, second in ((caption, label), (contrast, contrast_label)):
         if first is not None and second is not None:
             raise UsageError("query", "a caption and a label", "one of them, as the store has it", "Leave one out.")
 
-    if (id is None) == (image is None):
-        raise UsageError("query", "both or neither of --id and --image", "exactly one of them", "Name the target.")
+    ways = {"--id": id, "--image": image, "--text": text, "--prompt": prompt}
+    given_ways = [name for name, value in ways.items() if value]
+    if len(given_ways) != 1:
+        raise UsageError(
+            "query", " and ".join(given_ways) or "no target", f"exactly one of {', '.join(ways)}", "Name the target."
+        )
     given, words = ("--caption", caption) if caption is not None else ("--label", label)
     if id is not None and words is not None:
         raise UsageError("query", f"{given} together with --id", f"{given} with --image", "Use --contrast with --id.")
     rather = contrast if contrast is not None else contrast_label
-    found = answer(store, id=id, image=image, words=words, contrast=rather, top=top)
+    words = answer if prompt is not None else words
+    question = Question(id, image, tuple(text or ()), prompt, words, rather, _span(span))
+    found = answer_to(store, question, top=top)
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
         return
@@ -57,10 +73,22 @@ def query(
         )
     results.print(heading, Text(facts))
     for side in ("proponents", "opponents"):
-        table = Table("score", title, "image", "id", title=side)
+        others = [name for name in (found[side] or [{}])[0] if name not in ("id", "score", title)]
+        table = Table("score", title, *others, "id", title=side)
         for pair in found[side]:
-            table.add_row(f"{pair['score']:+.4f}", Text(pair[title][:100]), Text(pair.get("image", "-")), pair["id"])
+            cells = [Text(str(pair[name])[:100]) for name in (title, *others)]
+            table.add_row(f"{pair['score']:+.4f}", *cells, pair["id"])
         results.print(table)
+
+
+def _span(given: str | None) -> tuple[int, int] | None:
+    """START:END as numbers. UsageError for anything else."""
+    if given is None:
+        return None
+    start, _, end = given.partition(":")
+    if not (start.isdecimal() and end.isdecimal()):
+        raise UsageError("span", repr(given), "START:END, two numbers of characters", "Write it as 3:12.")
+    return int(start), int(end)
 
 
 def info(

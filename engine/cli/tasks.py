@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 TaskName = Annotated[
     str | None,
-    typer.Option("--task", help="clip, image_classifier, or FILE.py:CLASS of your own; clip if not given."),
+    typer.Option(
+        "--task",
+        help="clip, image_classifier, text_classifier, seq2seq, causal_lm, or FILE.py:CLASS of your own; clip if not given.",
+    ),
 ]
 OwnTask = Annotated[
     str | None,

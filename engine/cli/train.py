@@ -7,7 +7,18 @@ import typer
 from rich.table import Table
 
 from traklens.engine.cli.console import notes, progress, results
-from traklens.engine.cli.data import Data, LabelColumn, Reader, Sample, Template, TextColumn, show_data
+from traklens.engine.cli.data import (
+    Data,
+    InputColumn,
+    LabelColumn,
+    MaskFacts,
+    Reader,
+    Sample,
+    TargetColumn,
+    Template,
+    TextColumn,
+    show_data,
+)
 from traklens.engine.cli.tasks import TaskName, task_or_clip
 
 
@@ -19,7 +30,8 @@ def train(
         str,
         typer.Option(
             help="clip: tiny (default), tiny_resnet, a configuration JSON or an open_clip architecture; image_classifier: "
-            "resnet9 (default; resnet9-64 is wider), resnet18, a name of torchvision or timm, or FILE.py:FUNCTION."
+            "resnet9 (default; resnet9-64 is wider), resnet18, a name of torchvision or timm, or FILE.py:FUNCTION; text: "
+            "tiny_bert, tiny_t5, tiny_gpt2 (by the task), or a folder of transformers."
         ),
     ] = "",
     checkpoints: Annotated[int, typer.Option(help="How many models to train.")] = 4,
@@ -39,29 +51,22 @@ def train(
     text_column: TextColumn = None,
     caption_template: Template = None,
     label_column: LabelColumn = None,
+    input_column: InputColumn = None,
+    target_column: TargetColumn = None,
     sample: Sample = None,
+    mask_facts: MaskFacts = False,
 ) -> None:
     """Train M small models, each on a recorded random part of the data. Resumes where it was interrupted."""
-    from traklens.engine.data import load_dataset
-    from traklens.engine.tasks.registry import reading_of
+    from traklens.engine.tasks.reading import DataOptions
     from traklens.engine.training.run_directory import streams_of
     from traklens.engine.training.train import train as train_run
 
-    known = task_or_clip(task)
+    options = DataOptions(
+        reader, text_column, caption_template, label_column, input_column, target_column, sample, mask_facts
+    )
+    known = options.task(task_or_clip(task))
     with progress(notes) as report:
-        dataset = load_dataset(
-            data,
-            reader=reader,
-            text_column=text_column,
-            caption_template=caption_template,
-            label_column=label_column,
-            sample=sample,
-            seed=seed,
-            streams=streams_of(out),
-            fields=known.fields,
-            read=reading_of(known),
-            report=report,
-        )
+        dataset = options.load(data, known, seed=seed, streams=streams_of(out), report=report)
         show_data(dataset)
         run = train_run(
             dataset,

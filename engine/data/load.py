@@ -12,12 +12,14 @@ import numpy as np
 
 from traklens.engine.data.detect import detect, name_in, nothing_usable, passed_over
 from traklens.engine.data.example import Account, Dataset, Problem, ProblemReport
+from traklens.engine.data.facts import STATED, masked
 from traklens.engine.data.images import OversizedImageError, open_image
 from traklens.engine.data.packed import read_image
 from traklens.engine.data.readers import ALIASES, READERS
+from traklens.engine.data.readers_text import text_rows, text_tables
 from traklens.engine.data.rows import NO_TEXT, Options, Row, captions_of, fields_of, label_of, plain
 from traklens.engine.data.survey import Survey
-from traklens.engine.data.values import examples_of, read_values
+from traklens.engine.data.values import ARRAYS, examples_of, read_values
 from traklens.engine.progress import Report, silent
 from traklens.engine.streams import STREAMS, generator
 from traklens.stores.errors import DataError, UsageError
@@ -27,7 +29,7 @@ from traklens.stores.specs import PAIR, DatasetSpec, FieldSpec
 MAX_CAPTION = 10_000
 MAX_COLUMN = 10_000  # characters of a further column that are kept
 WORKERS = 4
-OF_THE_TASK = "of the task"
+OF_THE_TASK, TEXT, MASKED = "of the task", "text", "masked_facts"
 Read = Callable[[Path], Iterable[Any]]
 
 
@@ -47,10 +49,10 @@ def load_dataset(
 ) -> Dataset:
     """Read examples of these `fields`, image–caption pairs if not given; the reader is detected unless named.
 
-    Pictures with a text or a label are read in every form of READERS; other fields by `read(path)`, which gives one mapping
-    per example, or from a table or arrays with a column for each. Unusable rows are collected in `Dataset.problems` and left
-    out. `sample` keeps that many rows, drawn with `seed`; `streams` is the version of the random streams, an older one for a
-    data set drawn before (engine/streams.py).
+    Pictures with a text or a label are read in every form of READERS, texts and labels from tables; other fields by
+    `read(path)`, which gives one mapping per example, or from a table or arrays with a column for each. Unusable rows are
+    collected in `Dataset.problems` and left out. `sample` keeps that many rows, drawn with `seed`; `streams` is the version
+    of the random streams, an older one for a data set drawn before (engine/streams.py).
     Raises DataError when nothing there is a known form or no example can be used, UsageError for an unknown reader.
     """
     path, fields = Path(path), tuple(fields)
@@ -80,6 +82,15 @@ def load_dataset(
         lists, over = tuple(name_in(there, file) for file in files), passed_over(there, name, files)
         finder = READERS[name].classes
         classes = finder(there, files) if labels and finder is not None else None
+    elif read is None and set(kinds) <= {"text", "label"} and path.suffix not in ARRAYS:
+        there, files = text_tables(path)
+        root, lists = there.root, tuple(name_in(there, file) for file in files)
+        over = passed_over(there, TEXT, files)
+        name = MASKED if reader == MASKED else TEXT
+        found = list(text_rows(there, files, STATED if reader == MASKED else fields))
+        rows = _sampled([row for row in found if not isinstance(row, Problem)], sample, seed, streams)
+        examples, problems = examples_of(masked(rows) if reader == MASKED else rows, root, fields)
+        problems = [row for row in found if isinstance(row, Problem)] + problems
     else:
         name, root, lists, over = OF_THE_TASK, path if path.is_dir() else path.parent, (path.name,), ()
         found = list(read(path) if read is not None else read_values(path, fields))

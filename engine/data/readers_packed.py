@@ -98,10 +98,8 @@ def _schema(file: Path) -> pa.Schema | None:
         return None
 
 
-def _label_names(schema: pa.Schema, options: Options) -> dict[str, list[str]]:
-    """Names of numbered labels by column, as Hugging Face's `datasets` keeps them (ClassLabel); for labels alone."""
-    if not options.labels:
-        return {}
+def label_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """Names of numbered labels by column, as Hugging Face's `datasets` keeps them (ClassLabel)."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):
@@ -113,7 +111,7 @@ def _label_names(schema: pa.Schema, options: Options) -> dict[str, list[str]]:
     }
 
 
-def _named(columns: dict[str, Any], names: dict[str, list[str]]) -> dict[str, Any]:
+def named(columns: dict[str, Any], names: dict[str, list[str]]) -> dict[str, Any]:
     """A row with the names of its numbered labels; numbers without a name, as −1 that stands for none, become None."""
     found = dict(columns)
     for column, words in names.items():
@@ -160,12 +158,12 @@ def table_rows(survey: Survey, files: list[Path], options: Options) -> Iterator[
         others = [other for other in schema.names if other != column or not packed]
         if not options.fits(others):
             caption_of(dict.fromkeys(others), options, str(file))
-        names = _label_names(schema, options)
+        names = label_names(schema) if options.labels else {}
         split = split_named(file.stem.split("-")[0]) or split_named(file.parent.name)
         row = -1
         try:
             for part in _batches(file, others):
-                for columns in (_named(found, names) for found in part.to_pylist()):
+                for columns in (named(found, names) for found in part.to_pylist()):
                     row += 1
                     place = f"{name}/{column}/{row}" if packed else survey.locate(file.parent, str(columns[column]))
                     kept = without_caption(columns, options, column)
@@ -181,5 +179,5 @@ def table_classes(survey: Survey, files: list[Path]) -> list[str] | None:
     """The names of numbered labels in their order, where the first table has one column of them; else None."""
     del survey
     schema = _schema(files[0])
-    names = _label_names(schema, Options(labels=True)) if schema is not None else {}
+    names = label_names(schema) if schema is not None else {}
     return next(iter(names.values())) if len(names) == 1 else None

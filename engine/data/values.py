@@ -21,6 +21,7 @@ from traklens.stores.errors import DataError, TrakLensError
 from traklens.stores.examples import Example
 from traklens.stores.specs import FieldSpec
 
+GROUP = "\0group"  # no column is called so: what an example belongs with, as a reader says it
 ARRAYS = (".npz", ".safetensors")
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
@@ -121,7 +122,7 @@ def _check_columns(file: Path, names: list[str], fields: Sequence[FieldSpec]) ->
 def example_of(number: int, found: Any, root: Path, fields: Sequence[FieldSpec]) -> Example | Problem:
     """One example made of what a task's `read`, or a table, gave: a mapping with every field, perhaps "split" and more.
 
-    Its id is a digest of its fields, its group one of the first of them.
+    Its id is a digest of its fields, its group one of what stands under GROUP, else of the first field.
     """
     item = f"example {number}"
     if not isinstance(found, Mapping):
@@ -134,11 +135,12 @@ def example_of(number: int, found: Any, root: Path, fields: Sequence[FieldSpec])
         contents = [_content(field, values[field.name], root) for field in fields]
     except (TrakLensError, TypeError, ValueError) as error:
         return Problem("unusable value", item, str(error))
-    names = {field.name for field in fields}
-    further = {str(k): plain(v) for k, v in found.items() if k not in names and k != "split" and _is_plain(v)}
+    names = {field.name for field in fields} | {"split", GROUP}
+    further = {str(k): plain(v) for k, v in found.items() if k not in names and _is_plain(v)}
+    group = str(found[GROUP]).encode("utf-8", "replace") if GROUP in found else contents[0]
     return Example(
         id=hashlib.sha256(b"\0".join(contents)).hexdigest()[:16],
-        group=hashlib.sha256(contents[0]).hexdigest()[:16],
+        group=hashlib.sha256(group).hexdigest()[:16],
         fields=values,
         split=split_named(found.get("split")),
         attributes={name: value for name, value in further.items() if value is not None},
@@ -146,7 +148,7 @@ def example_of(number: int, found: Any, root: Path, fields: Sequence[FieldSpec])
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float)
+    return isinstance(value, str | int | float | list | dict)
 
 
 def _converted(field: FieldSpec, value: Any) -> Any:

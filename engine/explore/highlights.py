@@ -63,13 +63,13 @@ def trust(store: Store) -> str:
 
 
 def _rarity(store: Store, target: Target, same: int, taught: int, shown: int) -> str:
-    other = "other " if _trains(store, target) else ""
+    other, one, what = "other " if _trains(store, target) else "", store.noun.removesuffix("s"), store.task.title
     if not same:
-        return f"No {other}training pair has this caption: the match was learned from other captions."
+        return f"No {other}training {one} has this {what}: the match was learned from other {what}s."
     if same == 1:
-        only = "The only other training pair" if other else "The only training pair"
-        return f"{only} with this caption is {'' if taught else 'not '}among the {shown} top proponents."
-    there = f"{same:,} {other or ''}training pairs of {store.n_train:,} have this very caption"
+        only = f"The only {other}training {one}"
+        return f"{only} with this {what} is {'' if taught else 'not '}among the {shown} top proponents."
+    there = f"{same:,} {other or ''}training {store.noun} of {store.n_train:,} have this very {what}"
     if taught == 0:
         return f"{there}; none of them is among the {shown} top proponents."
     return f"{there}; of the {shown} top proponents {taught} {'is' if taught == 1 else 'are'} among them."

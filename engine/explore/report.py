@@ -7,7 +7,7 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
-from traklens.engine.attribution.described import classes_of, is_matching
+from traklens.engine.attribution.described import classes_of, is_language, is_matching
 from traklens.engine.attribution.scores import Ranked, Target, rank
 from traklens.engine.evaluation.evaluate import in_words, kept_evaluation
 from traklens.engine.explore.reproduce import commands
@@ -103,9 +103,15 @@ def head(store: Store, target: Target, picture: bytes | None) -> str:
     }
     shown = "" if image is None else f'<img src="{_data(image)}" alt="the image">'
     return (
-        f'<div class="head">{shown}<div><h1>{_text(target.words)}</h1>{against}{_table(facts)}</div></div>'
+        f'<div class="head">{shown}<div>{_content(target.content)}<h1>{_text(target.words)}</h1>{against}'
+        f"{_table(facts)}</div></div>"
         f"<p>{_question(store)}: attribution by TRAK, in units of f, mean over {store.n_checkpoints} checkpoints.</p>"
     )
+
+
+def _content(content: str) -> str:
+    """The text that an example's words are about."""
+    return f"<p>{_text(content[:2_000])}</p>" if content else ""
 
 
 def _question(store: Store) -> str:
@@ -113,6 +119,8 @@ def _question(store: Store) -> str:
         return "Which training pairs made the models match this image with this caption"
     if classes_of(store):
         return "Which training examples made the models take this for what its label says"
+    if is_language(store):
+        return "Which training texts made the models answer so"
     return "Which training examples raised and lowered this output"
 
 
@@ -157,7 +165,7 @@ def _pairs(store: Store, pairs: Sequence[Ranked], largest: float) -> str:
     return (
         "".join(
             f'<div class="row"><small>{place}</small>{_picture(store, pair.row)}'
-            f"<div>{_text(pair.words[:400])}<br><small>{escape(pair.id)}</small>"
+            f"<div>{_content(pair.content[:400])}{_text(pair.words[:400])}<br><small>{escape(pair.id)}</small>"
             f'<div class="bar {_sign(pair)}" style="width:{100 * abs(pair.score) / largest:.0f}%"></div></div>'
             f'<b class="{_sign(pair)}">{pair.score:+.3g}</b></div>'
             for place, pair in enumerate(pairs, start=1)

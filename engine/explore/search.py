@@ -31,7 +31,7 @@ def find_pairs(
     page: int = 1,
     per_page: int = 24,
 ) -> Found:
-    """Pairs whose caption holds every word of `text` (any case), or whose id is `text`.
+    """Pairs whose caption, or whose text, holds every word of `text` (any case), or whose id is `text`.
 
     split: "all", "train" or "heldout". where: only these pairs, bool [n]. by: sort by these values, lowest first,
     [n]; row order if None. Pages count from 1; a page past the end is the last one.
@@ -39,11 +39,11 @@ def find_pairs(
     start, stop = _span(store, split)
     words = text.casefold().split()
     if words:
-        captions, ids = store.examples.words, store.examples.id
+        examples, ids = store.examples, store.examples.id
         found = [
             row
             for row in range(start, stop)
-            if ids[row] == text.strip() or all(word in captions[row].casefold() for word in words)
+            if ids[row] == text.strip() or _holds(f"{examples.content(row)}\n{examples.words[row]}", words)
         ]
         rows = np.array(found, dtype=np.int64)
     else:
@@ -53,6 +53,12 @@ def find_pairs(
     if by is not None:
         rows = rows[np.argsort(by[rows], kind="stable")]
     return _page(rows, page, per_page)
+
+
+def _holds(text: str, words: list[str]) -> bool:
+    """Whether a text holds every word, in any case."""
+    folded = text.casefold()
+    return all(word in folded for word in words)
 
 
 def _span(store: Store, split: str) -> tuple[int, int]:

@@ -5,14 +5,14 @@ exactly ∂f_b/∂output_b. With the layer's input that gives the weight gradien
 product summed over tokens. The ordinary weight gradients, which sum over the batch, are never computed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from traklens.engine.gradients.contract import Sink, check_output
 from traklens.engine.gradients.rules import RULES
-from traklens.engine.gradients.tracker import AmbiguousBatchError, Shapes, Tracker
+from traklens.engine.gradients.tracker import AmbiguousBatchError, Known, Tracker
 from traklens.stores.errors import ModelError
 
 
@@ -26,20 +26,19 @@ def gradients_by_hooks(
 ) -> Tensor:
     """f [B]; see per_sample_gradients. Raises ModelError naming every use of a parameter without a rule."""
 
-    def forward(examples: int, known: Shapes | None) -> tuple[Tracker, Tensor]:
-        tracker = Tracker(module, parameters, RULES, examples, sink, known)
+    def forward(rows: list[int], known: Known | None, probing: bool = False) -> tuple[Tracker, Tensor]:
+        tracker = Tracker(module, parameters, RULES, len(rows), sink, known, probing)
+        given = [(x if len(rows) == batch else x[rows]).detach() for x in inputs] + [x.detach() for x in shared]
         with torch.enable_grad(), tracker:
-            return tracker, module(*(x[:examples].detach() for x in inputs), *(x.detach() for x in shared))
+            return tracker, module(*given)
 
-    # A dimension that happens to have the size of the batch could be mistaken for it. One example then
-    # shows which dimensions change with the batch; where nothing coincides, that forward is saved.
-    sizes = {size for x in inputs for size in x.shape[1:]}
-    sizes |= {size for x in (*module.parameters(), *module.buffers()) for size in x.shape}
-    known = forward(1, None)[0].shapes if batch > 1 and batch in sizes else None
-    try:
-        tracker, f = forward(batch, known)
-    except AmbiguousBatchError:  # a size that no input or parameter shows, such as the number of heads
-        tracker, f = forward(batch, forward(1, None)[0].shapes)
+    def probed(rows: list[int]) -> Known:
+        """The shapes of a pass of another number of examples, which show what changes with it."""
+        tracker = forward(rows, None, probing=True)[0]
+        return Known(tracker.shapes, len(rows), tracker.calls)
+
+    everything = list(range(batch))
+    tracker, f = _unmistaken(forward, probed, everything, _coincides(module, inputs, batch))
     check_output(f, batch)
     uncovered = [*tracker.uncovered, *_unseen_uses(f, parameters, tracker)]
     if uncovered:
@@ -52,6 +51,36 @@ def gradients_by_hooks(
     if f.requires_grad and tracker.starts:
         torch.autograd.grad(f.sum(), tracker.starts, allow_unused=True)
     return f.detach()
+
+
+def _coincides(module: nn.Module, inputs: tuple[Tensor, ...], batch: int) -> bool:
+    """Whether a dimension that is not the batch has its size, and could be mistaken for it."""
+    sizes = {size for x in inputs for size in x.shape[1:]}
+    sizes |= {size for x in (*module.parameters(), *module.buffers()) for size in x.shape}
+    return batch > 1 and batch in sizes
+
+
+def _unmistaken(
+    forward: Callable[[list[int], Known | None], tuple[Tracker, Tensor]],
+    probed: Callable[[list[int]], Known],
+    rows: list[int],
+    coincides: bool,
+) -> tuple[Tracker, Tensor]:
+    """The forward pass, with what a pass of one example shows where the batch cannot be told by its size alone.
+
+    A model may go other ways with one example (without a mask where nothing is padded). It then makes other calls, and a pass
+    of all examples with the first of them once more shows the same.
+    """
+    if not coincides:
+        try:
+            return forward(rows, None)
+        except AmbiguousBatchError:  # a size that no input or parameter shows, such as the number of heads
+            pass
+    known = probed(rows[:1])
+    tracker, f = forward(rows, known)
+    if tracker.calls != known.calls:
+        tracker, f = forward(rows, probed([*rows, 0]))
+    return tracker, f
 
 
 def _unseen_uses(f: Tensor, parameters: Mapping[str, nn.Parameter], tracker: Tracker) -> list[str]:

@@ -1,4 +1,4 @@
-"""The per-sample gradient of each function that CLIP models apply to a parameter and a batch.
+"""The per-sample gradient of each function that models apply to a parameter and a batch.
 
 A rule has the signature of its function, after the tracker. It runs the function on the parameters' plain
 values and names, for each parameter, the formula that gives its gradient [b, *shape] from the gradient g of
@@ -32,6 +32,34 @@ def matmul(t: Tracker, input: Tensor, other: Tensor) -> Tensor:
     return t.watch(torch.matmul(input, t.plain(other)), batch_dim, input, [(other, weight)])
 
 
+def addmm(t: Tracker, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """b + x @ W, x [B·L, I] with the samples one after another, W [I, O]: the layers of GPT-2."""
+    if t.is_tracked(mat1) or beta != 1 or alpha != 1:
+        raise NoRuleError("only b + x @ W")
+    samples, length = t.batch, t.folded(mat1.shape)
+    output = torch.addmm(t.plain(input), mat1, t.plain(mat2)).view(samples, length, -1)
+
+    def weight(g: Tensor, x: Tensor) -> Tensor:
+        return torch.bmm(x.transpose(1, 2), g)
+
+    saved = mat1.reshape(samples, length, -1)
+    return t.watch(output, 0, saved, [(mat2, weight), (input, lambda g, x: g.sum(1))]).flatten(0, 1)
+
+
+def rms_norm(
+    t: Tracker, input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    if t.is_tracked(input):
+        raise NoRuleError("input made of parameters")
+    shape = tuple(normalized_shape)
+    batch_dim = t.batch_dim(input.shape, range(input.ndim - len(shape)))
+
+    def of_weight(g: Tensor, x: Tensor) -> Tensor:
+        return summed(g * F.rms_norm(x, shape, eps=eps), len(shape))
+
+    return t.watch(F.rms_norm(input, shape, t.plain(weight), eps), batch_dim, input, [(weight, of_weight)])
+
+
 def layer_norm(
     t: Tracker,
     input: Tensor,
@@ -62,10 +90,16 @@ def embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Tensor:
-    """At most L rows of a sample's gradient differ from zero; it is handed over dense all the same."""
+    """At most L rows of a sample's gradient differ from zero; it is handed over dense all the same.
+
+    Ids that are the same for every sample (positions, distances) give a function of the table alone.
+    """
     if max_norm is not None or scale_grad_by_freq:
         raise NoRuleError("max_norm and scale_grad_by_freq change or reweight the table")
-    batch_dim = t.batch_dim(input.shape, range(input.ndim))
+    try:
+        batch_dim = t.batch_dim(input.shape, range(input.ndim))
+    except NoRuleError:
+        return t.derive(F.embedding, (input, weight, padding_idx), {})
     size, width = weight.shape
     pad = None if padding_idx is None else padding_idx % size
 
@@ -200,7 +234,7 @@ def _broadcast(t: Tracker, output: Tensor, parameter: Tensor, saved: Tensor | No
     if t.is_tracked(saved):
         raise NoRuleError("both operands made of parameters")
     shape = (1,) * (output.ndim - parameter.ndim) + tuple(parameter.shape)
-    batch_dim = t.batch_dim(output.shape, [d for d, size in enumerate(shape) if size == 1])
+    batch_dim = t.batch_dim(output.shape, [d for d, size in enumerate(shape) if size == 1], of_output=True)
     inner = shape[:batch_dim] + shape[batch_dim + 1 :]
 
     def formula(g: Tensor, x: Tensor) -> Tensor:
@@ -223,6 +257,8 @@ RULES: MappingProxyType[Any, Rule] = MappingProxyType(
         torch.mm: matmul,
         torch.Tensor.matmul: matmul,
         torch.Tensor.mm: matmul,
+        torch.addmm: addmm,
+        F.rms_norm: rms_norm,
         F.layer_norm: layer_norm,
         F.embedding: embedding,
         F.conv2d: conv2d,

@@ -9,7 +9,7 @@ function on its plain value and registers a hook on the result. Anything else is
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,18 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from traklens.engine.gradients.contract import Sink, sample_blocks, widen
 from traklens.stores.errors import ModelError
 
-Shapes = dict[tuple[int, int], tuple[int, ...]]  # (number of the call, of the question in it) -> shape
+# (number of the call, of the question in it) -> shape; question OUTPUT is what the call returned
+Shapes = dict[tuple[int, int], tuple[int, ...]]
+OUTPUT = -1
+
+
+class Known(NamedTuple):
+    """What a pass of another number of examples showed: shapes, how many examples and how many calls it had."""
+
+    shapes: Shapes
+    batch: int
+    calls: int
+
 
 # (gradient of the output [b, ...], input [b, ...] or None) -> gradient of the parameter [b, *shape]
 Formula = Callable[[Tensor, Any], Tensor]
@@ -46,11 +57,16 @@ class Tracker(TorchFunctionMode):
         rules: Mapping[Any, Rule],
         batch: int,
         sink: Sink,
-        known: Shapes | None,
+        known: Known | None,
+        probing: bool = False,
     ) -> None:
-        """known: the shapes of a pass with one example, which tell the batch from dimensions of its size."""
+        """known: a pass with another number of examples, whose shapes tell the batch from dimensions of its size.
+
+        probing: this is that pass, of which only the shapes count.
+        """
         super().__init__()
         self.rules, self.batch, self.sink, self.known = rules, batch, sink, known
+        self.probing = probing
         self.shapes: Shapes = {}
         self.uncovered: list[str] = []
         self.starts: list[Tensor] = []
@@ -68,7 +84,10 @@ class Tracker(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self._call += 1
         self._question = 0
-        return self.handle(func, args, kwargs or {})
+        result = self.handle(func, args, kwargs or {})
+        if isinstance(result, Tensor):
+            self.shapes[self._call, OUTPUT] = tuple(result.shape)
+        return result
 
     def handle(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Run func: as it is, on parameters alone, by its rule, or (recording that) as uncovered."""
@@ -104,6 +123,11 @@ class Tracker(TorchFunctionMode):
                 self._tracked[id(tensor)] = (tensor, tuple(sorted(names)))
         return result
 
+    @property
+    def calls(self) -> int:
+        """How many functions were called."""
+        return self._call
+
     def is_tracked(self, tensor: Any) -> bool:
         return id(tensor) in self._tracked
 
@@ -114,21 +138,43 @@ class Tracker(TorchFunctionMode):
         known = self._plain.get(id(value))
         return value.detach() if known is None else known
 
-    def batch_dim(self, shape: Sequence[int], allowed: Iterable[int]) -> int:
-        """Which of the allowed dimensions is the batch. Raises NoRuleError if none can be, and
-        AmbiguousBatchError if several can be and the shapes of a single example are not known."""
+    def batch_dim(self, shape: Sequence[int], allowed: Iterable[int], *, of_output: bool = False) -> int:
+        """Which of the allowed dimensions is the batch; `of_output`: of what the call returns.
+
+        Raises NoRuleError if none can be, and AmbiguousBatchError if several can be and the shapes of a single example are
+        not known. (With a single example a dimension of size one that never changes passes for the batch; what is made of
+        it is then met by other calls than with several, and known by its output alone.)
+        """
         key = (self._call, self._question)
         self._question += 1
         self.shapes[key] = tuple(shape)
         found = [d for d in allowed if shape[d] == self.batch]
         if self.known is not None:
-            one = self.known.get(key, ())
-            found = [d for d in found if len(one) == len(shape) and one[d] == 1]
+            shapes = self.known.shapes
+            other = shapes.get(key, shapes.get((self._call, OUTPUT), ()) if of_output else ())
+            found = [d for d in found if len(other) == len(shape) and other[d] == self.known.batch]
         if not found or (len(found) > 1 and self.known is not None):
             raise NoRuleError(f"no batch dimension in shape {tuple(shape)}")
-        if len(found) > 1 and self.batch > 1:
+        if len(found) > 1 and self.batch > 1 and not self.probing:
             raise AmbiguousBatchError
         return found[0]
+
+    def folded(self, shape: Sequence[int]) -> int:
+        """How many rows each sample has in a dimension 0 that holds the samples one after another.
+
+        Raises NoRuleError where it holds something else, AmbiguousBatchError while the shapes of one example are not known.
+        """
+        key = (self._call, self._question)
+        self._question += 1
+        self.shapes[key] = tuple(shape)
+        length, rest = divmod(shape[0], self.batch)
+        if self.batch == 1 or (self.probing and not rest):
+            return length
+        if self.known is None and not self.probing:
+            raise AmbiguousBatchError
+        if rest or self.known is None or self.known.shapes.get(key, (0,))[0] != length * self.known.batch:
+            raise NoRuleError(f"no batch in {shape[0]} rows")
+        return length
 
     def watch(
         self, output: Tensor, batch_dim: int, saved: Tensor | None, formulas: Sequence[tuple[Any, Formula]]

@@ -6,6 +6,7 @@ reach the training unchanged, and it is written for programs.
 
 import csv
 import io
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from traklens.engine.label_errors.decisions import lines
 from traklens.engine.label_errors.suspects import Suspects
 from traklens.stores.atomic import write_bytes
 from traklens.stores.errors import UsageError
+from traklens.stores.examples import content_fields
 from traklens.stores.reviews import Review
 from traklens.stores.store import Store
 
@@ -92,12 +94,24 @@ def parquet_table(store: Store, suspects: Suspects, decisions: Mapping[str, Revi
     return _parquet(store, suspects, decisions, np.arange(store.n_train))
 
 
+def records(store: Store, suspects: Suspects, decisions: Mapping[str, Review]) -> bytes:
+    """JSON lines of the examples to train on, every field by its name, as the readers of tables read them."""
+    names = [field.name for field in store.task.fields if field.kind != "tensor"]
+    out = []
+    for line in lines(store, decisions):
+        if line.kept:
+            row = {name: store.examples.field(name)[line.row] for name in names} | {store.task.title: line.caption}
+            out.append(json.dumps(row, ensure_ascii=False) + "\n")
+    return "".join(out).encode("utf-8", errors="replace")
+
+
 FORMATS: dict[str, Callable[[Store, Suspects, Mapping[str, Review]], bytes]] = {
     "open_clip": open_clip_list,
     "webdataset-keys": webdataset_keys,
     "cleanlab": cleanlab_table,
     "fiftyone": fiftyone_table,
     "parquet": parquet_table,
+    "records": records,
 }
 SUFFIXES = {
     "open_clip": ".tsv",
@@ -105,7 +119,15 @@ SUFFIXES = {
     "cleanlab": ".csv",
     "fiftyone": ".csv",
     "parquet": ".parquet",
+    "records": ".jsonl",
 }
+
+
+def formats_of(store: Store) -> list[str]:
+    """The forms that a store's examples can be written in, the plainest first: of texts none that names picture files."""
+    if store.task.first("image"):
+        return list(FORMATS)
+    return ["records", "cleanlab", "parquet"]
 
 
 def export(store: Store, suspects: Suspects, decisions: Mapping[str, Review], format: str) -> bytes:
@@ -138,6 +160,7 @@ def _frame(store: Store, suspects: Suspects, decisions: Mapping[str, Review], ro
         "rank": suspects.place[rows] + 1,
         "id": ids,
         "image": [str(store.examples.image[row]) for row in rows],
+        **{name: [str(store.examples.field(name)[row]) for row in rows] for name in content_fields(store.task)},
         "caption": [str(store.examples.words[row]) for row in rows],
         "probability_wrong": _numbers(suspects.probability[rows]),
         "decision": [decisions[id].decision if id in decisions else "" for id in ids],

@@ -50,7 +50,8 @@ def reasons_of(store: Store) -> dict[str, str]:
     if is_matching(store):
         return OF_PAIRS
     if classes_of(store) and store.has(PROBABILITIES) and store.task.embeddings:
-        return OF_LABELS
+        pictures = store.task.first("image") is not None
+        return OF_LABELS if pictures else {k: v.replace("image", "text") for k, v in OF_LABELS.items()}
     raise UsageError(
         "hunt",
         f"the task {store.task.name!r}, whose examples have no caption or label that could be wrong",

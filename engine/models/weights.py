@@ -54,11 +54,34 @@ def load_state(model: nn.Module, path: Path, name: str) -> nn.Module:
     if not isinstance(found, dict):
         raise ModelError(f"checkpoint {path}", type(found).__name__, expected, "Save the model's state dict.")
     found = {str(key).removeprefix("module."): value for key, value in found.items()}
+    found = with_tied(model, found)
     misfit = _misfit(model.state_dict(), found)
     if misfit:
         raise ModelError(f"checkpoint {path}", misfit, expected, "Check that the file belongs to this model.")
     model.load_state_dict(found)
     return ready(model, path)
+
+
+def stored_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict with each tensor once: of names that share one, such as tied embeddings, the first."""
+    names = {group[0] for group in _shared(model)}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in names}
+
+
+def _shared(model: nn.Module) -> list[list[str]]:
+    """The names in a state dict, those of one and the same tensor together."""
+    groups: dict[tuple, list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
+        groups.setdefault(place, []).append(name)
+    return list(groups.values())
+
+
+def with_tied(model: nn.Module, found: dict) -> dict:
+    """A state with every name of a tensor that has several, as soon as it has one of them."""
+    there = {name: found[have] for group in _shared(model) if (have := next((n for n in group if n in found), None))
+             for name in group if name not in found}  # fmt: skip
+    return found | there
 
 
 def load_weights(model: nn.Module, path: Path, name: str) -> None:

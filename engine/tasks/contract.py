@@ -71,6 +71,16 @@ class Task:
         del model, output
         return self
 
+    def with_fields(self, fields: Sequence[FieldSpec]) -> Self:
+        """The task for data of these fields, as a run or store recorded them; the same one by default."""
+        del fields
+        return self
+
+    def with_columns(self, columns: Mapping[str, Sequence[str]]) -> Self:
+        """The task for data whose columns the user names, by field; the same by default: readers of pictures know columns."""
+        del columns
+        return self
+
     def read(self, path: Path) -> Iterable[Mapping[str, Any]]:
         """Examples of a data set as mappings from field names to values, where no known form fits; not needed otherwise."""
         raise self._lacks("read(self, path)")

@@ -61,8 +61,9 @@ class Loader:
             stop = min(start + block, n)
             for name, values in self.load(start, stop).items():
                 if name not in found:
-                    found[name] = torch.empty((n, *values.shape[1:]), dtype=values.dtype)
-                found[name][start:stop] = values
+                    found[name] = torch.zeros((n, *values.shape[1:]), dtype=values.dtype)
+                found[name] = _grown(found[name], values.shape[1:])
+                found[name][(slice(start, stop), *(slice(size) for size in values.shape[1:]))] = values
             report(stage, stop, n, "")
         return found
 
@@ -91,3 +92,13 @@ class Loader:
             embed=embed or embedded,
             batch=self.load_rows,
         )
+
+
+def _grown(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """A tensor [n, …] with room for rows of a shape, zeros where there was nothing: batches of texts differ in length."""
+    wanted = [max(there, new) for there, new in zip(tensor.shape[1:], shape, strict=True)]
+    if list(tensor.shape[1:]) == wanted:
+        return tensor
+    grown = tensor.new_zeros((len(tensor), *wanted))
+    grown[tuple(slice(size) for size in tensor.shape)] = tensor
+    return grown

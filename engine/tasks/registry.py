@@ -21,11 +21,15 @@ from traklens.engine.tasks import TASK_VARIABLE
 from traklens.engine.tasks.clip import ClipTask
 from traklens.engine.tasks.contract import Task
 from traklens.engine.tasks.image_classifier import ImageClassifierTask
+from traklens.engine.tasks.language import CausalTask, Seq2SeqTask
+from traklens.engine.tasks.text_classifier import TextClassifierTask
 from traklens.stores.checksums import digest
 from traklens.stores.errors import TrakLensError, UsageError
 from traklens.stores.specs import ModelSpec, TaskSpec
 
-TASKS: Mapping[str, type[Task]] = {"clip": ClipTask, "image_classifier": ImageClassifierTask}
+TASKS: Mapping[str, type[Task]] = {
+    kind.name: kind for kind in (ClipTask, ImageClassifierTask, TextClassifierTask, Seq2SeqTask, CausalTask)
+}
 
 
 def task_named(name: str) -> Task:
@@ -120,7 +124,7 @@ def task_of(spec: TaskSpec, given: Task | str | None = None, *, exact: bool = Fa
     """
     given = given if given is not None else os.environ.get(TASK_VARIABLE) or None
     if spec.name in TASKS and not spec.source:
-        return TASKS[spec.name]()
+        return TASKS[spec.name]().with_fields(spec.fields)
     if given is None:
         raise UsageError(
             f"task {spec.name!r}",

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from traklens.engine.models.weights import stored_state, with_tied
 from traklens.engine.progress import Report, silent
 from traklens.engine.streams import generator, torch_seed
 from traklens.engine.tasks.contract import Batch, Task
@@ -62,7 +63,8 @@ def fit(
             group["lr"] = recipe.learning_rate * _schedule(step, total, recipe.warmup)
         state = torch_seed("augmentation of a step", seed, number, step, version=streams)
         batch = {name: values[index] for name, values in examples.items()}
-        with guarded(task):
+        with guarded(task), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch_seed("dropout of a step", seed, number, step))
             loss = task.loss(model, task.augmented(batch, recipe.augment, torch.Generator().manual_seed(state)))
         if not torch.isfinite(loss):
             raise ModelError(stage, f"loss {loss.item()} at step {step}", "a finite loss", "Lower --learning-rate.")
@@ -87,7 +89,7 @@ def fit(
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the weights whole or not at all, as safetensors."""
     beside = path.with_suffix(".writing")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, beside)
+    save_file({name: tensor.contiguous() for name, tensor in stored_state(model).items()}, beside)
     beside.replace(path)
 
 
@@ -120,7 +122,7 @@ def _batches(members: np.ndarray, recipe: Recipe, m: int, start: int, total: int
 
 
 def _save_partial(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in stored_state(model).items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
     beside = path.with_suffix(".writing")
@@ -133,7 +135,9 @@ def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> 
     with safe_open(path, framework="pt") as file:
         step = int(file.metadata()["step"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    model.load_state_dict(
+        with_tied(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    )
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):

@@ -11,6 +11,7 @@ import numpy as np
 
 from traklens.engine.attribution.scores import Ranked, Target, ranked
 from traklens.stores.errors import UsageError
+from traklens.stores.examples import content_fields
 from traklens.stores.store import Store as Opened
 
 if TYPE_CHECKING:
@@ -57,12 +58,15 @@ class Examples(Sequence[Ranked]):
 
         examples, title = self._store.examples, self._store.task.title
         images = {"image": examples.image} if self._store.task.first("image") else {}
-        columns = {title: examples.words, **images, "split": examples.split}
+        texts = {name: examples.field(name) for name in content_fields(self._store.task)}
+        columns = {title: examples.words, **texts, **images, "split": examples.split}
         shown = {name: [str(values[row]) for row in self.rows] for name, values in columns.items()}
         return pd.DataFrame({"id": self.ids, "score": self.scores, **shown})
 
     def __repr__(self) -> str:
-        lines = [f"{pair.score:+.4f}  {pair.words[:100]}  ({pair.image})" for pair in self[:SHOWN]]
+        lines = [
+            f"{pair.score:+.4f}  {pair.words[:100]}  ({pair.content[:100] or pair.image})" for pair in self[:SHOWN]
+        ]
         more = [f"… and {len(self) - SHOWN:,} more"] if len(self) > SHOWN else []
         return "\n".join([*lines, *more]) or "no examples"
 

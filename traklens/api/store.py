@@ -40,6 +40,10 @@ class Store:
         *,
         id: str | None = None,
         image: Place | bytes | None = None,
+        text: str | Sequence[str] | None = None,
+        prompt: str | None = None,
+        answer: str | None = None,
+        span: tuple[int, int] | None = None,
         caption: str | None = None,
         label: str | None = None,
         contrast: str | None = None,
@@ -50,16 +54,18 @@ class Store:
 
         The target is a stored example (`id`), an image that need not be stored (`image`, a file or its bytes; without
         `caption` or `label` it takes the training caption nearest to it, or the label the models guess), the mean of several
-        stored ones (`group`, ids or examples), or an example of a task of your own (`values`, its fields by name).
+        stored ones (`group`, ids or examples), or an example of a task of your own (`values`, its fields by name). Of a text
+        classifier it is a `text`, or two, with a `label`; of a language model a `prompt` with its `answer` (the models' own
+        if None), of which `span` = (start, end) asks about some characters only.
         `caption` or `label` with `id` asks about that example's image with other words, `contrast` why these rather than
-        others: both need the checkpoints. Raises UsageError for none or several of the four, StoreError for an unknown
+        others: both need the checkpoints. Raises UsageError for none or several of these, StoreError for an unknown
         id, DataError for something that is no image.
         """
-        targets = (("id", id), ("image", image), ("group", group), ("values", values))
-        given = [name for name, value in targets if value is not None]
+        targets = {"id": id, "image": image, "text": text, "prompt": prompt, "group": group, "values": values}
+        given = [name for name, value in targets.items() if value is not None]
         if len(given) != 1:
             raise UsageError(
-                "attribute", " and ".join(given) or "no target", "one of id, image, group, values", "Name one."
+                "attribute", " and ".join(given) or "no target", f"one of {', '.join(targets)}", "Name one."
             )
         if caption is not None and label is not None:
             raise UsageError(
@@ -73,6 +79,8 @@ class Store:
             target = mean_target(self._store, [e if isinstance(e, str) else e.id for e in group])
         elif values is not None:
             target = self._models.about({"group": "", **values}, contrast=contrast)
+        elif text is not None or prompt is not None:
+            target = self._in_words(text, prompt, answer, span, caption, contrast)
         elif image is not None:
             from traklens.engine.data.images import thumbnail_of
 
@@ -84,6 +92,22 @@ class Store:
             if target.row is None and self._store.has_pictures:  # other words about a stored image
                 picture = self._store.thumbnail(self._store.examples.row_of(str(id)), "large")
         return Attribution(target, self._store.influence.scores(target.influence_query), picture, self._store)
+
+    def _in_words(
+        self,
+        text: str | Sequence[str] | None,
+        prompt: str | None,
+        answer: str | None,
+        span: tuple[int, int] | None,
+        label: str | None,
+        contrast: str | None,
+    ) -> Target:
+        from traklens.engine.attribution.new_text import prompt_target, text_target
+
+        if prompt is not None:
+            return prompt_target(self._models, prompt, answer, contrast=contrast, span=span)
+        texts = [text] if isinstance(text, str) else list(text or ())
+        return text_target(self._models, texts, label, contrast=contrast)
 
     def _about(self, id: str, caption: str | None, contrast: str | None) -> Target:
         if caption is None and contrast is None:
@@ -183,17 +207,17 @@ def build(
     "image_classifier", FILE.py:CLASS or one of your own, that of the run if not given.
     dim: projection dimension k; modules: patterns of the parameters to attribute, all if empty; damping: λ relative to
     the mean diagonal of the Gram matrix; second_moment, gram: as in `stores.specs.ScoreSpec`;
-    data_options: reader, text_column, caption_template, label_column, sample, targets, as in the command line.
+    data_options: targets and those of `engine.tasks.reading.DataOptions`, as in the command line.
     Raises DataError, ModelError, StoreError or UsageError for what cannot be used, before anything is computed.
     """
     from traklens.engine.build.source import Source
     from traklens.engine.build.stages import build_store
     from traklens.engine.features.device import check_device
+    from traklens.engine.tasks.reading import DataOptions
     from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 
     check_device(device)
-    if "targets" in data_options:
-        data_options["targets"] = Path(data_options["targets"])
+    targets = data_options.pop("targets", None)
     with drawn(progress) as report:
         source = Source.open(
             Path(data),
@@ -201,9 +225,10 @@ def build(
             run=None if run is None else Path(run),
             model=model,
             checkpoints=tuple(Path(file) for file in checkpoints),
+            targets=None if targets is None else Path(targets),
+            options=DataOptions(**data_options),
             seed=seed,
             report=report,
-            **data_options,
         )
         build_store(
             source,
@@ -226,22 +251,22 @@ def train(
 ) -> Path:
     """Train small models on recorded random parts of a data set, to attribute them; returns the run's folder.
 
-    task: "clip" if not given, "image_classifier", FILE.py:CLASS or one of your own. options: those of the data (reader,
-    text_column, caption_template, label_column, sample) and of `engine.training.train` (model, checkpoints, epochs, subset,
-    heldout, seed, batch_size, learning_rate, augment, optimizer). Goes on where it was interrupted.
+    task: "clip" if not given, "image_classifier", FILE.py:CLASS or one of your own. options: those of the data, as
+    in `engine.tasks.reading.DataOptions`, and of `engine.training.train` (model, checkpoints, epochs, subset, heldout, seed,
+    batch_size, learning_rate, augment, optimizer). Goes on where it was interrupted.
     """
-    from traklens.engine.data import load_dataset
-    from traklens.engine.tasks.registry import reading_of, task_named
+    from dataclasses import fields
+
+    from traklens.engine.tasks.reading import DataOptions
+    from traklens.engine.tasks.registry import task_named
     from traklens.engine.training.run_directory import streams_of
     from traklens.engine.training.train import train as train_run
 
-    names = ("reader", "text_column", "caption_template", "label_column", "sample")
-    of_data = {name: options.pop(name) for name in names if name in options}
-    known = task_named(task or "clip") if isinstance(task, str | None) else task
-    of_data |= {"fields": known.fields, "read": reading_of(known)}
+    names = {field.name for field in fields(DataOptions)}
+    of_data = DataOptions(**{name: options.pop(name) for name in [*options] if name in names})
+    known = of_data.task(task_named(task or "clip") if isinstance(task, str | None) else task)
     with drawn(progress) as report:
-        dataset = load_dataset(
-            Path(data), seed=options.get("seed", 0), streams=streams_of(Path(out)), report=report, **of_data
-        )
+        seed, streams = options.get("seed", 0), streams_of(Path(out))
+        dataset = of_data.load(Path(data), known, seed=seed, streams=streams, report=report)
         train_run(dataset, Path(out), task=known, report=report, **options)
     return Path(out)

@@ -1,0 +1,297 @@
+"""Text through the contract: tokens, spans, tied weights, questions in words, and the command line."""
+
+import json
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+from worlds import WORLDS
+
+import traklens
+from traklens.engine.attribution.new_target import LiveModels
+from traklens.engine.attribution.new_text import prompt_target, text_target
+from traklens.engine.cli.main import app
+from traklens.engine.data import load_dataset
+from traklens.engine.gradients import per_sample_gradients, reference_gradients
+from traklens.engine.models.text import build_text_model, load_text_model, text_spec
+from traklens.engine.models.tokenization import Codec, trained
+from traklens.engine.tasks.contract import ModelOutput
+from traklens.engine.tasks.language import SPAN
+from traklens.engine.tasks.registry import task_named
+from traklens.engine.training.fit import save_weights
+from traklens.stores.errors import DataError, ModelError, UsageError
+from traklens.stores.reviews import Reviews
+from traklens.stores.specs import ModelOutputSpec
+from traklens.stores.store import open_store
+
+TEXTS = ["a small dog runs over the green hill", "the dog sleeps", "a cat and a dog", "nothing is as it was"]
+
+
+def _bound(name, *, classes=(), output="margin", longest=None):
+    task = task_named(name)
+    spec = text_spec(name, {"text_classifier": "tiny_bert", "seq2seq": "tiny_t5", "causal_lm": "tiny_gpt2"}[name],
+                     TEXTS, classes)  # fmt: skip
+    if longest:
+        spec.config["longest"] = longest
+    task = task.bind(spec, ModelOutputSpec(output=output))
+    return cast("Any", task), task.build_model(spec, seed=1).eval(), spec
+
+
+def _examples(name):
+    if name == "text_classifier":
+        return [{"text": text, "label": "ab"[i % 2]} for i, text in enumerate(TEXTS)]
+    if name == "seq2seq":
+        return [{"input": text, "target": text.split()[-1]} for text in TEXTS]
+    return [{"text": text} for text in TEXTS]
+
+
+CLASSES = {"text_classifier": ("a", "b"), "seq2seq": (), "causal_lm": ()}
+
+
+@pytest.mark.parametrize("kind", ["pairs", "end", "both"])
+def test_the_same_texts_give_the_same_pieces_and_texts_come_back(kind):
+    one, two = (trained(kind, 300, TEXTS).to_str() for _ in range(2))
+    assert one == two
+    codec = Codec(one, 0, 64)
+    for text in (*TEXTS, "unseen: naïve ☃ words"):
+        ids = codec.encoded([text])[0].ids
+        assert codec.decoded(ids).strip() == text
+
+
+@pytest.mark.parametrize("name", list(CLASSES))
+def test_padding_changes_nothing_beyond_rounding(name):
+    task, model, _ = _bound(name, classes=CLASSES[name])
+    batch = task.batch(_examples(name))
+    longer = {
+        key: torch.nn.functional.pad(values, (0, 7)) if values.ndim == 2 else values for key, values in batch.items()
+    }
+    with torch.no_grad():
+        torch.testing.assert_close(
+            task.model_output(model, batch, {}), task.model_output(model, longer, {}), rtol=1e-3, atol=1e-4
+        )
+        torch.testing.assert_close(task.loss(model, batch), task.loss(model, longer), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(CLASSES))
+@pytest.mark.parametrize("size", [4, 8])
+def test_a_batch_of_the_size_of_something_else_gives_the_same_gradients(name, size):
+    """Of as many examples as heads or tokens: what is the batch is not told by its size."""
+    task, model, _ = _bound(name, classes=CLASSES[name], longest=8)
+    examples = (_examples(name) * 2)[:size]
+    batch = task.batch(examples)
+    module = ModelOutput(task, model, tuple(batch), ()).eval()
+    names = [f"model.{key}" for key, _ in model.named_parameters()]
+    expected = reference_gradients(module, tuple(batch.values()), names)
+    found = {key: torch.zeros_like(values) for key, values in expected.items()}
+
+    def sink(key, gradients, rows):
+        found[key][rows] += gradients
+
+    per_sample_gradients(module, tuple(batch.values()), sink, strategy="hooks", names=names)
+    for key, values in expected.items():
+        scale = max(1e-6, float(values.abs().max()))
+        torch.testing.assert_close(found[key], values, rtol=1e-3, atol=1e-4 * scale, msg=key)
+
+
+@pytest.mark.parametrize("name", ["seq2seq", "causal_lm"])
+def test_the_gradient_of_the_loss_is_that_of_minus_the_mean_log_probability(name):
+    """Q = 1, and no prompt, padding or mark of the beginning is part of either."""
+    task, model, _ = _bound(name, output="log_probability")
+    batch = task.batch(_examples(name)[:1])
+    parameters = list(model.parameters())
+    assert task.output_to_loss(model, batch, {}).tolist() == [1.0]
+    of_loss = torch.autograd.grad(task.loss(model, batch), parameters, allow_unused=True)
+    of_f = torch.autograd.grad(task.model_output(model, batch, {}).sum(), parameters, allow_unused=True)
+    for a, b in zip(of_loss, of_f, strict=True):
+        if a is not None and b is not None:
+            torch.testing.assert_close(a, -b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["seq2seq", "causal_lm"])
+def test_f_is_the_mean_over_the_tokens_of_a_span(name):
+    task, model, _ = _bound(name)
+    title = task.title
+    example = (
+        {"input": "which dog", "target": "the small dog"} if name == "seq2seq" else {"text": "see the small dog"}
+    )
+    words = example[title]
+    start = words.index("small")
+    whole, part = (task.batch([{**example, **more}]) for more in ({}, {SPAN: (start, start + 5)}))
+    each, _, asked = task.of_tokens(model, part)
+    assert 0 < int(asked.sum()) < int(task.of_tokens(model, whole)[2].sum())
+    expected = (each * asked).sum() / asked.sum()
+    torch.testing.assert_close(task.model_output(model, part, {})[0], expected)
+    encoded = task.codec.encoded([words])[0]
+    counted = [words[a:b] for (a, b), hit in zip(encoded.offsets, part["asked"][0].tolist(), strict=True) if hit]
+    assert "".join(counted).strip() == "small"
+
+
+def test_tied_weights_are_stored_once_and_found_under_both_names(tmp_path):
+    _, model, spec = _bound("causal_lm")
+    save_weights(model, tmp_path / "w.safetensors")
+    again = load_text_model("causal_lm", spec, tmp_path / "w.safetensors")
+    state = again.state_dict()
+    assert torch.equal(state["lm_head.weight"], state["transformer.wte.weight"])
+    assert torch.equal(state["transformer.wte.weight"], model.state_dict()["transformer.wte.weight"])
+    assert sum(name.endswith(("wte.weight", "lm_head.weight")) for name, _ in again.named_parameters()) == 1
+
+
+def test_a_folder_of_transformers_is_a_model(tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    _, model, spec = _bound("text_classifier", classes=("a", "b"))
+    model.save_pretrained(tmp_path / "bert")  # type: ignore[operator]
+    backend = Codec(spec.config["tokenizer"], 0, 64).tokenizer
+    PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>").save_pretrained(tmp_path / "bert")
+    found = text_spec("text_classifier", str(tmp_path / "bert"), (), ("a", "b"))
+    loaded = load_text_model("text_classifier", found, tmp_path / "bert" / "model.safetensors")
+    a, b = (cast("Any", task_named("text_classifier").bind(s, ModelOutputSpec())) for s in (spec, found))
+    examples = _examples("text_classifier")
+    with torch.no_grad():
+        torch.testing.assert_close(a.logits(model, a.batch(examples)), b.logits(loaded, b.batch(examples)))
+
+
+def test_a_model_that_is_none_is_named(tmp_path):
+    with pytest.raises(ModelError, match="nothing is fetched from a hub"):
+        text_spec("causal_lm", "gpt2-xl", ())
+    (tmp_path / "config.json").write_text('{"model_type": "no_such_model"}')
+    with pytest.raises(ModelError):
+        text_spec("causal_lm", str(tmp_path), ())
+    _, _, spec = _bound("causal_lm")
+    with pytest.raises(ModelError, match="nothing"):
+        load_text_model("causal_lm", spec, tmp_path / "none.pt")
+    assert build_text_model("causal_lm", spec, seed=3).training
+
+
+@pytest.fixture(scope="module", params=["text_classifier", "seq2seq", "causal_lm"])
+def made(request, tmp_path_factory):
+    """A store made from the command line."""
+    folder = tmp_path_factory.mktemp(request.param)
+    data, runner = WORLDS[request.param].data(folder), CliRunner()
+    train = ["train", str(data), "--task", request.param, "--out", str(folder / "run"), "--checkpoints", "2"]
+    for command in (
+        [*train, "--epochs", "1", "--batch-size", "16"],
+        ["build", str(data), "--run", str(folder / "run"), "--store", str(folder / "store"), "--proj-dim", "32"],
+    ):
+        done = runner.invoke(app, command)
+        assert done.exit_code == 0, done.output
+    return request.param, folder / "store"
+
+
+def _asked(store, *options):
+    done = CliRunner().invoke(app, ["query", str(store), *options, "--top", "3", "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout[done.stdout.index("{") :])
+
+
+def test_a_question_in_words_from_the_command_line(made):
+    name, store = made
+    if name == "text_classifier":
+        found = _asked(store, "--text", "the film was bright and warm .")
+        assert found["target"]["text"] == "the film was bright and warm ."
+        assert found["target"]["label"] == found["target"]["predicted"]["label"]
+        other = {"good": "bad", "bad": "good"}[found["target"]["label"]]
+        against = _asked(store, "--text", "the film was bright and warm .", "--label", other, "--contrast-label",
+                         found["target"]["label"])  # fmt: skip
+        assert against["target"]["contrast"] == found["target"]["label"]
+        assert {"text", "label", "score", "id"} <= set(found["proponents"][0])
+    else:
+        found = _asked(store, "--prompt", "In which town does Ada number 0 live?", "--answer", "in Brun")
+        assert "in Brun" in found["target"][open_store(store).task.title]
+        free = _asked(store, "--prompt", "In which town does Ada number 0 live?")
+        assert free["target"][open_store(store).task.title]
+        part = _asked(store, "--prompt", "In which town?", "--answer", "in Brun", "--span", "3:7")
+        assert part["f"] != found["f"]
+
+
+def test_a_stored_example_asked_in_words_is_the_stored_one(made):
+    name, path = made
+    store = open_store(path)
+    models = LiveModels(store)
+    example = store.examples.example(3)
+    if name == "text_classifier":
+        found = text_target(models, [example.fields["text"]], example.fields["label"])
+    elif name == "seq2seq":
+        found = prompt_target(models, example.fields["input"], example.fields["target"])
+    else:
+        return
+    stored = np.mean([store.row(m, "f", 3) for m in range(store.n_checkpoints)])
+    assert found.f == pytest.approx(stored, abs=1e-3)
+
+
+def test_questions_that_cannot_be_asked_say_why(made):
+    name, path = made
+    models = LiveModels(open_store(path))
+    if name == "text_classifier":
+        with pytest.raises(UsageError, match="a language model"):
+            prompt_target(models, "a")
+        with pytest.raises(UsageError, match="2 texts"):
+            text_target(models, ["a", "b"])
+        with pytest.raises(DataError, match="one of the model's 2 classes"):
+            text_target(models, ["a"], "neither")
+    else:
+        with pytest.raises(UsageError, match="span"):
+            prompt_target(models, "a", "b", span=(0, 9))
+        with pytest.raises(UsageError, match="text"):
+            text_target(models, ["a"])
+
+
+def test_the_same_questions_from_python(made):
+    name, path = made
+    store = traklens.open(path)
+    if name == "text_classifier":
+        seen = store.attribute(text="the film was bright .", label="good", contrast="bad")
+        assert seen.target.content == "the film was bright ."
+        assert "text" in seen.to_pandas().columns
+        assert "the film was bright" in seen._repr_html_()
+    else:
+        seen = store.attribute(prompt="In which town does Bo live?", answer="in Dorn", span=(3, 7))
+        assert "in Dorn" in seen.target.words
+    assert len(seen.proponents) > 0
+    with pytest.raises(UsageError, match="id and text"):
+        store.attribute(id=str(store.suspects), text="a")
+
+
+def test_decisions_come_out_as_a_table_that_is_read_again(made, tmp_path):
+    name, path = made
+    if name != "text_classifier":
+        return
+    store = open_store(path)
+    wrong, mended = (str(store.examples.id[row]) for row in (0, 1))
+    reviews = Reviews(path)
+    reviews.decide([wrong], "wrong")
+    reviews.decide([mended], "wrong", caption="good")
+    done = CliRunner().invoke(app, ["export", str(path), "--out", str(tmp_path / "train.jsonl")])
+    assert done.exit_code == 0, done.output
+    found = load_dataset(tmp_path / "train.jsonl", fields=store.task.fields)
+    expected = [
+        (str(store.examples.field("text")[row]), str(store.examples.words[row])) for row in range(store.n_train)
+    ]
+    expected[1] = (expected[1][0], "good")
+    assert [(e.fields["text"], e.fields["label"]) for e in found.examples] == expected[1:]
+
+
+def test_a_build_is_refused_where_gradients_come_out_wrong(made, monkeypatch, tmp_path):
+    """As a rule that forgets half of what it should hand over would make them."""
+    from traklens.engine.gradients import rules
+
+    name, path = made
+    runner, run, data = CliRunner(), path.parent / "run", open_store(path).data_root
+    command = ["build", str(data), "--run", str(run), "--store", str(tmp_path / "store"), "--proj-dim", "32"]
+    fine = runner.invoke(app, [*command, "--gradients", "hooks", "--check"])
+    assert fine.exit_code == 0, fine.output
+    assert "away from plain autograd" in " ".join(fine.output.split())
+    right = rules.RULES
+
+    def half(t, *arguments, **named):
+        t.sink = lambda name, gradients, rows, sink=t.sink: sink(name, gradients / 2, rows)
+        return right[torch.nn.functional.linear](t, *arguments, **named)
+
+    patched = {**right, torch.nn.functional.linear: half}
+    monkeypatch.setattr("traklens.engine.gradients.hooks.RULES", patched)
+    wrong = runner.invoke(app, [*command, "--gradients", "hooks"])
+    assert wrong.exit_code != 0
+    assert "away from plain autograd" in str(wrong.exception)
+    assert name in path.parent.name
