@@ -1,6 +1,6 @@
 """What the options of a build do to LDS: f, length of rows, Adam's scale, whose Gram matrix, λ, k.
 
-    python benchmarks/build_options.py DATA RUN STORE WORK [--subsets 24] [--repeats 1]
+    python benchmarks/build_options.py DATA RUN STORE WORK [--checkpoints 1] [--subsets 24] [--repeats 1]
 
 STORE is of RUN at the defaults, and evaluated (`traklens evaluate STORE --subsets 24`): its retrained models are the truth.
 One store per option is built in WORK, everything else at its default; LDS without soft threshold, bootstrap intervals over
@@ -8,6 +8,7 @@ targets, and the paired difference to the defaults. What is built is not built a
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from machine import machine
@@ -42,11 +43,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("data", "run", "store", "work"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--checkpoints", type=int, help="The first so many of the run's; all if not given.")
     parser.add_argument("--subsets", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--targets", type=int, default=200)
     wanted = parser.parse_args()
     source, measure = Source.open(wanted.data, run=wanted.run), open_store(wanted.store)
+    if wanted.checkpoints is not None and source.subsets is not None:
+        first = slice(0, wanted.checkpoints)
+        source = replace(source, checkpoints=source.checkpoints[first], subsets=source.subsets[first])
     rows = target_rows(measure, wanted.targets)
     kept, f, _ = measured_subsets(measure, retraining_method(measure), wanted.subsets, wanted.repeats)
     print(machine())
@@ -55,14 +60,14 @@ def main() -> None:
         f"{len(kept)} halves, {wanted.repeats} models each\n"
     )
     print("| option | LDS | 95 % | less the defaults, 95 % |\n|---|---|---|---|")
-    first = None
+    defaults = None
     for number, (name, (output, projection, score)) in enumerate(OPTIONS.items()):
         path = wanted.work / f"option-{number}"
         build_store(source, path, ModelOutputSpec(**output), ProjectionSpec(**projection), ScoreSpec(**score))
         each = lds(scores_of(open_store(path), "trak", rows).scores, kept, f[:, rows])
-        first = each if first is None else first
-        found, less = bootstrap(each), bootstrap(each - first)
-        gap = "" if each is first else f"{less.mean:+.3f} ({less.lo:+.3f} to {less.hi:+.3f})"
+        defaults = each if defaults is None else defaults
+        found, less = bootstrap(each), bootstrap(each - defaults)
+        gap = "" if each is defaults else f"{less.mean:+.3f} ({less.lo:+.3f} to {less.hi:+.3f})"
         print(f"| `{name}` | {found.mean:.3f} | {found.lo:.3f} to {found.hi:.3f} | {gap} |", flush=True)
 
 

@@ -2,12 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from traklens.engine.attribution.methods import scores_of
+from traklens.engine.cli.main import app
 from traklens.engine.data.facts import entities_of
+from traklens.engine.evaluation.fact_tracing import by_sentence, measured, queries_in, traced
 from traklens.engine.tasks.reading import DataOptions
 from traklens.engine.tasks.registry import task_named
 from traklens.stores.errors import DataError, UsageError
+from traklens.stores.store import open_store
 
 SENTENCES = [
     {"id": "w1", "text": "Ada Low lives in Brun, north of Brunswick.", "facts": [["Ada_Low", "home", "Brun"]]},
@@ -57,6 +63,82 @@ def test_masking_is_of_sentences_with_facts(tmp_path):
 @pytest.mark.parametrize("facts", ["none", "[1, 2]", None, [["a", "b"]], 3])
 def test_facts_that_are_no_triples_have_no_entities(facts):
     assert entities_of(facts) == []
+
+
+PLACES = ("Brun", "Cleve", "Dorn", "Eick", "Fels", "Gond", "Hard", "Ilse")
+
+
+@pytest.fixture(scope="module")
+def traced_store(tmp_path_factory):
+    """A store of facts, each stated twice, and a question about each as a target: its path, and the file of questions."""
+    folder, runner = tmp_path_factory.mktemp("facts"), CliRunner()
+    rows, asked = [], []
+    for i, name in enumerate(("Ada", "Bo", "Cy", "Di", "Eve", "Finn", "Gus", "Hal")):
+        fact = [[name, "home", PLACES[i]]]
+        rows += [{"id": f"{name} 1", "text": f"{name} lives in {PLACES[i]}.", "facts": fact}]
+        rows += [{"id": f"{name} 2", "text": f"The town of {PLACES[i]} is home to {name}.", "facts": fact}]
+        relevant = [f"{name} 1", f"{name} 2", "nowhere"]
+        asked.append(
+            {"id": f"q{i}", "text": f"The home of {name} is [MASK].", "answer": PLACES[i], "relevant": relevant}
+        )
+    (folder / "data").mkdir()
+    for file, content in (("data/train.jsonl", rows), ("queries.jsonl", asked)):
+        (folder / file).write_text("".join(json.dumps(row) + "\n" for row in content))
+    data, queries, store = str(folder / "data"), str(folder / "queries.jsonl"), str(folder / "store")
+    train = ["train", data, "--task", "seq2seq", "--mask-facts", "--out", str(folder / "run"), "--checkpoints", "2"]
+    for command in (
+        [*train, "--heldout", "0", "--epochs", "2", "--batch-size", "8"],
+        ["build", data, "--run", str(folder / "run"), "--targets", queries, "--store", store, "--proj-dim", "32"],
+    ):
+        done = runner.invoke(app, command)
+        assert done.exit_code == 0, done.output
+    return folder / "store", folder / "queries.jsonl"
+
+
+def test_facts_are_traced_to_their_sentences_by_every_method(traced_store):
+    path, file = traced_store
+    store = open_store(path)
+    asked = queries_in(store, file)
+    assert asked.relevant.shape == (8, 16)
+    assert (asked.relevant.sum(axis=1) == 2).all()
+    assert len(set(asked.sentence)) == 16
+    assert store.n_train == 32
+    scores = scores_of(store, "trak", asked.rows).scores
+    summed = np.stack([scores[:, asked.sentence == s].sum(axis=1) for s in range(16)], axis=1)
+    np.testing.assert_allclose(by_sentence(store, asked, "trak"), summed, rtol=1e-4, atol=1e-9)
+    best = scores_of(store, "bm25", asked.rows).scores
+    highest = np.stack([best[:, asked.sentence == s].max(axis=1) for s in range(16)], axis=1)
+    np.testing.assert_allclose(by_sentence(store, asked, "bm25"), highest, rtol=1e-6)
+    done = CliRunner().invoke(app, ["evaluate", str(path), "--queries", str(file), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout[done.stdout.index("{") :])
+    assert found["queries"] == 8
+    assert set(found["retrieval"]) == {"trak", "trak_unit", "gradcos", "graddot", "clip", "bm25", "random"}
+    assert found["retrieval"]["bm25"]["recall@10"] == 1  # the words of question and answer stand in both
+    assert all(row["lo"] <= row["mrr"] <= row["hi"] for row in found["retrieval"].values())
+    assert CliRunner().invoke(app, ["evaluate", str(path), "--queries", str(file)]).exit_code == 0
+
+
+def test_what_is_measured_counts_ties_against_the_method():
+    scores = np.array([[3.0, 2.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    relevant = np.array([[False, True, False, True], [True, False, False, False]])
+    found = measured(scores, relevant)
+    np.testing.assert_allclose(found["mrr"], [1 / 2, 1 / 4])
+    np.testing.assert_allclose(found["recall@1"], [0, 0])
+    np.testing.assert_allclose(found["recall@10"], [1, 1])
+    np.testing.assert_allclose(found["precision@10"], [0.5, 0.25])
+
+
+def test_queries_that_are_no_targets_say_how_they_become_some(traced_store, tmp_path):
+    store = open_store(traced_store[0])
+    (tmp_path / "other.jsonl").write_text('{"text": "What?", "answer": "That", "relevant": ["Ada 1"]}\n')
+    with pytest.raises(UsageError, match=r"none of its 1 queries is a target.*--targets"):
+        queries_in(store, tmp_path / "other.jsonl")
+    (tmp_path / "none.jsonl").write_text('{"text": "What?"}\n')
+    with pytest.raises(DataError, match='"relevant"'):
+        queries_in(store, tmp_path / "none.jsonl")
+    with pytest.raises(UsageError, match="trak_unit"):
+        traced(store, queries_in(store, traced_store[1]), ["clip_image"])
 
 
 @pytest.mark.realdata

@@ -6,12 +6,12 @@ gradcos     mean_m cosine of φ_m(z) and φ_m(z_i)
 influence   mean_m φ_m(z)ᵀ(Φᵀdiag(p(1−p))Φ + ridge)⁻¹φ_m(z_i)·Q_i: influence function with the Gauss-Newton Hessian of
             the loss in the projected space (Koh and Liang, arXiv 1703.04730; Park et al., section 3.2)
 clip        mean_m of the cosines of the task's embeddings (CLIP's of image and text); clip_image and clip_text one of them
-bm25        BM25 of the target's caption over the training captions (bm25s)
+bm25        BM25 of the target's words over those of the training examples: captions, texts, inputs with answers (bm25s)
 random      a seeded draw
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,10 +99,14 @@ def _similarity(*wanted: str) -> Callable[[Store, np.ndarray, int], np.ndarray]:
 def _bm25(store: Store, rows: np.ndarray, m: int) -> np.ndarray:
     import bm25s
 
-    captions = [str(caption) for caption in store.examples.words[: store.n_train]]
-    wanted = [str(store.examples.words[row]) for row in rows]
+    names = [field.name for field in store.task.fields if field.kind == "text"]
+
+    def texts(which: Iterable[int]) -> list[str]:
+        return [" ".join(str(store.examples.field(name)[row]) for name in names) for row in which]
+
+    wanted = texts(int(row) for row in rows)
     index = bm25s.BM25()
-    index.index(bm25s.tokenize(captions, stopwords=[], show_progress=False), show_progress=False)
+    index.index(bm25s.tokenize(texts(range(store.n_train)), stopwords=[], show_progress=False), show_progress=False)
     tokens = bm25s.tokenize(wanted, stopwords=[], show_progress=False, return_ids=False)
     return np.stack([index.get_scores([str(word) for word in words]) for words in tokens])
 
@@ -136,7 +140,7 @@ METHODS: dict[str, Method] = {
     "graddot": Method("gradient dot product", "gradients", _graddot),
     "gradcos": Method("gradient cosine", "gradients", _gradcos),
     "influence": Method("influence function", "gradients", _influence),
-    "bm25": Method("BM25 of captions", None, _bm25, lambda store: store.task.first("text") is not None),
+    "bm25": Method("BM25 of words", None, _bm25, lambda store: store.task.first("text") is not None),
 }
 NAMES = {name: method.title for name, method in METHODS.items()} | {"greedy": "most damaging set"}  # chosen by TRAK
 

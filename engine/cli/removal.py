@@ -116,10 +116,19 @@ def evaluate(
         typer.Option(help="Methods of --leave-k-out: those above or greedy; trak,clip,random if not given."),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Retrainings per removal.")] = 3,
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only fact tracing: JSON lines of text, answer and relevant ids that were built in as --targets."
+        ),
+    ] = None,
     task: OwnTask = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure by retraining how far this store's attributions can be trusted. Resumes; keeps what it found."""
+    if queries is not None:
+        _trace(store, queries, methods, as_json)
+        return
     from traklens.engine.evaluation.evaluate import evaluate as run
     from traklens.stores.store import open_store
 
@@ -161,3 +170,23 @@ def evaluate(
         results.print(table)
     calibration = {k: v for k, v in found["calibration"].items() if k != "points" and v is not None}
     results.print(facts_table("calibration", calibration))
+
+
+def _trace(store: Path, file: Path, methods: str | None, as_json: bool) -> None:
+    """How well methods find the sentences that state a fact."""
+    from traklens.engine.evaluation.fact_tracing import NAMES, queries_in, traced
+    from traklens.stores.store import open_store
+
+    opened = open_store(store)
+    asked = queries_in(opened, file)
+    found = traced(opened, asked, None if methods is None else tuple(methods.split(",")))
+    if as_json:
+        print(json.dumps({"retrieval": found, "queries": len(asked.rows)}, ensure_ascii=False))
+        return
+    measures = [name for name in next(iter(found.values())) if name not in ("lo", "hi")]
+    title = f"{len(asked.rows):,} queries, {asked.relevant.shape[1]:,} sentences"
+    table = Table("method", *measures, "95 % interval of mrr", title=title)
+    for name, row in sorted(found.items(), key=lambda item: -item[1]["mrr"]):
+        numbers = (f"{row[measure]:.3f}" for measure in measures)
+        table.add_row(NAMES[name], *numbers, f"{row['lo']:.3f} to {row['hi']:.3f}")
+    results.print(table)
