@@ -3,66 +3,16 @@
 import json
 import random
 import signal
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.resuming import ended, killed_at_random
 from traklens.engine.data import load_dataset
 from traklens.engine.data.demo import write_demo_dataset
 from traklens.stores.checksums import digest, files_of
 
-# Trains or builds, and kills itself when progress `stage` has come to `at`: no handler, no flush, no goodbye.
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-import torch
-import traklens.engine.training.fit
-from traklens.engine.training.train import train
-from traklens.engine.build.stages import build_store
-from traklens.engine.data import load_dataset
-from traklens.engine.build.source import Source
-from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
-
-job, folder, out, stage, at = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], int(sys.argv[5])
-torch.set_num_threads(1)
-traklens.engine.training.fit.SAVE_EVERY_SECONDS = 0.0
-
-def report(found, done, total, detail):
-    print("at work", flush=True)
-    if stage and found.startswith(stage) and done >= at:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-if job == "train":
-    train(load_dataset(folder / "data"), out, checkpoints=2, epochs=2, batch_size=32, report=report)
-else:
-    source = Source.open(folder / "data", run=folder / "run")
-    build_store(source, out, ModelOutputSpec(n_reference=32), ProjectionSpec(dim=32), ScoreSpec(),
-                batch_size=32, gradients="hooks", report=report)
-"""
 PAIRS = 300  # two chunks
-
-
-def _child(job: str, folder: Path, out: Path, stage: str = "", at: int = 0) -> int:
-    command = [sys.executable, "-c", CHILD, job, str(folder), str(out), stage, str(at)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode
-
-
-def _killed_at_random(folder: Path, out: Path, moment: random.Random) -> int:
-    """Start a build and kill it from outside within a second of its first sign of work: its exit status."""
-    command = [sys.executable, "-c", CHILD, "build", str(folder), str(out), "", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"at work\n"
-        threading.Thread(target=child.stdout.read, daemon=True).start()  # so that it is never stopped by a full pipe
-        time.sleep(moment.uniform(0, 1))
-        child.kill()
-        return child.wait()
 
 
 @pytest.fixture(scope="module")
@@ -71,22 +21,22 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("resume")
     write_demo_dataset(folder / "data", n=PAIRS, seed=3)
     assert len(load_dataset(folder / "data").examples) == PAIRS
-    assert _child("train", folder, folder / "run") == 0
+    assert ended("train", folder, folder / "run") == 0
     return folder
 
 
 def test_a_killed_training_ends_with_the_same_weights(folder, tmp_path):
     for stage, at in (("training checkpoint 1", 100), ("training checkpoint 2", 64)):
-        assert _child("train", folder, tmp_path / "run", stage, at) == -signal.SIGKILL
+        assert ended("train", folder, tmp_path / "run", stage, at) == -signal.SIGKILL
     assert (tmp_path / "run/checkpoint_1.partial.safetensors").is_file()
-    assert _child("train", folder, tmp_path / "run") == 0
+    assert ended("train", folder, tmp_path / "run") == 0
     for name in ("checkpoint_0.safetensors", "checkpoint_1.safetensors", "split.parquet", "run.json"):
         assert digest(tmp_path / "run" / name) == digest(folder / "run" / name), name
     assert not list((tmp_path / "run").glob("*.partial.*"))
 
 
 def test_a_killed_build_ends_with_the_same_bytes(folder, tmp_path):
-    assert _child("build", folder, tmp_path / "whole") == 0
+    assert ended("build", folder, tmp_path / "whole") == 0
     kills = [
         ("thumbnails", 100),
         ("embedding, checkpoint 1", 256),
@@ -98,16 +48,16 @@ def test_a_killed_build_ends_with_the_same_bytes(folder, tmp_path):
         ("similarity index", 200),
     ]
     for stage, at in kills:
-        assert _child("build", folder, tmp_path / "killed", stage, at) == -signal.SIGKILL, stage
+        assert ended("build", folder, tmp_path / "killed", stage, at) == -signal.SIGKILL, stage
         assert not (tmp_path / "killed").exists()
         assert (tmp_path / "killed.building").is_dir()
     moment, kills_at_random = random.Random(0), 0
     for _ in range(3):
         if not (tmp_path / "at-random").exists():
-            kills_at_random += _killed_at_random(folder, tmp_path / "at-random", moment) == -signal.SIGKILL
+            kills_at_random += killed_at_random(folder, tmp_path / "at-random", moment) == -signal.SIGKILL
     assert kills_at_random
     for name in ("killed", "at-random"):
-        assert _child("build", folder, tmp_path / name) == 0
+        assert ended("build", folder, tmp_path / name) == 0
         assert not (tmp_path / f"{name}.building").exists()
         _assert_same_bytes(tmp_path / name, tmp_path / "whole")
 
@@ -122,8 +72,8 @@ def _assert_same_bytes(found: Path, whole: Path) -> None:
 
 
 def test_what_a_killed_build_has_finished_is_not_done_again(folder, tmp_path):
-    assert _child("build", folder, tmp_path / "store", "gradients, checkpoint 2", 288) == -signal.SIGKILL
+    assert ended("build", folder, tmp_path / "store", "gradients, checkpoint 2", 288) == -signal.SIGKILL
     phi = tmp_path / "store.building/features.zarr/checkpoint_0/phi/c/0/0"
     written = phi.stat().st_mtime_ns
-    assert _child("build", folder, tmp_path / "store") == 0
+    assert ended("build", folder, tmp_path / "store") == 0
     assert (tmp_path / "store/features.zarr/checkpoint_0/phi/c/0/0").stat().st_mtime_ns == written

@@ -79,7 +79,7 @@ def _listens(host: str, port: int) -> bool:
 
 
 def get(port: int, path: str, server: str = "127.0.0.1", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection(server, port, timeout=30)
+    connection = http.client.HTTPConnection(server, port, timeout=120)
     connection.putrequest("GET", path, skip_host="Host" in headers)
     for name, value in headers.items():
         connection.putheader(name, value)
@@ -98,7 +98,7 @@ def handshake(port: int, path: str = "/_stcore/stream", **headers: str) -> int:
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Protocol": "streamlit",
     } | headers
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as line:
         text = "".join(f"{name}: {value}\r\n" for name, value in wanted.items())
         line.sendall(f"GET {path} HTTP/1.1\r\n{text}\r\n".encode())
         return int(line.recv(4096).split(b" ")[1])
@@ -119,7 +119,7 @@ def test_no_file_of_the_folder_one_stands_in_is_run_and_the_end_of_the_command_i
         assert get(port, "/")[0] == get(port, "/app/static/thumb/3.webp")[0] == 200
         assert not (tmp_path / "ran").exists()
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=120)
         assert not _listens("127.0.0.1", port)
 
 
@@ -128,7 +128,7 @@ def test_the_server_does_not_outlive_its_command(tiny_store, end):
     with app(tiny_store) as (process, port):
         handshake(port)  # a visitor
         process.send_signal(end)
-        process.wait(timeout=30)
+        process.wait(timeout=120)
         assert not _listens("127.0.0.1", port)
 
 
