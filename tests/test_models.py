@@ -1,6 +1,8 @@
 """Local checkpoints of every usual form load; everything else is refused in one message, and no code is unpickled."""
 
 import os
+import subprocess
+import sys
 from typing import Any
 
 import open_clip
@@ -16,7 +18,7 @@ from traklens.engine.models.checkpoints import (
     model_spec,
 )
 from traklens.engine.models.parameters import attributed_parameters
-from traklens.engine.models.preprocessing import image_pixels, normalise
+from traklens.engine.models.preprocessing import Preprocessing, image_pixels, normalise
 from traklens.engine.models.vocabulary import WordPieces
 from traklens.engine.tasks.clip import ClipTask
 from traklens.stores.errors import ModelError
@@ -153,3 +155,22 @@ def test_a_caption_of_any_length_fits():
     tokens = pieces(["sign " * 2_000, ""])
     assert tokens.shape == (2, pieces.context_length)
     assert tokens[0, -1] == pieces.size - 1
+
+
+def test_only_clip_waits_for_clips_libraries():
+    """They take seconds to import. Measured by what is imported, not by a clock."""
+    script = (
+        "import sys, traklens.engine.build.stages, traklens.engine.training.train, traklens.engine.attribution.new_text\n"
+        "from traklens.engine.tasks.registry import task_named\n"
+        "task_named('causal_lm'), task_named('text_classifier')\n"
+        "print([name for name in ('open_clip', 'transformers', 'torchvision') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.strip() == "[]"
+
+
+def test_clips_colours_are_those_of_open_clip():
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+    assert Preprocessing().mean == OPENAI_DATASET_MEAN
+    assert Preprocessing().std == OPENAI_DATASET_STD

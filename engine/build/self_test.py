@@ -13,7 +13,7 @@ from traklens.engine.features.featurize import PREFIX, Featurizer
 from traklens.engine.gradients import reference_gradients
 from traklens.engine.tasks.contract import Batch, Context
 from traklens.engine.tasks.loading import Loader
-from traklens.engine.tasks.registry import TASKS, guarded, in_your_code
+from traklens.engine.tasks.registry import guarded, in_your_code, is_ours
 from traklens.stores.errors import ModelError, UsageError
 from traklens.stores.specs import ProjectionSpec
 
@@ -29,7 +29,7 @@ def check_task(source: Source, projection: ProjectionSpec) -> None:
     The tasks of this project are held to the same by the tests; of these only `modules` is looked at here.
     """
     task = source.task
-    ours = type(task) in TASKS.values()
+    ours = is_ours(task)
     if ours and not projection.modules:
         return
     what = f"task {task.name!r}"

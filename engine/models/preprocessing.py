@@ -6,11 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 import torch.nn.functional as F
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.transform import CenterCropOrPad, ResizeKeepRatio
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
@@ -18,6 +15,8 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILTo
 from traklens.stores.errors import ModelError
 from traklens.stores.specs import ModelSpec
 
+# Of CLIP (open_clip.constants), written out: open_clip takes seconds to import, which other tasks need not wait for.
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 RESIZE_MODES = ("shortest", "longest", "squash")
 MOST_LONGER = 64  # a picture this many times longer than it is wide is cropped before it is enlarged
 
@@ -26,8 +25,8 @@ MOST_LONGER = 64  # a picture this many times longer than it is wide is cropped 
 class Preprocessing:
     """Mean and deviation per channel, how pictures are resized and by which interpolation, and to which side."""
 
-    mean: tuple[float, ...] = OPENAI_DATASET_MEAN
-    std: tuple[float, ...] = OPENAI_DATASET_STD
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
     resize_mode: str = "shortest"
     interpolation: str = "bicubic"
     size: int | None = None
@@ -79,6 +78,8 @@ def _wrong(name: str, found: str) -> ModelError:
 
 def published(name: str) -> Preprocessing | None:
     """Of an open_clip architecture: what all its published weights agree on; None when they differ or there are none."""
+    import open_clip
+
     tags = open_clip.list_pretrained_tags_by_model(name)
     found = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
     kinds = {
@@ -121,6 +122,8 @@ def _beside(spec: ModelSpec, checkpoint: Path) -> Preprocessing | None:
 
 
 def _by_tag(spec: ModelSpec, checkpoint: Path) -> Preprocessing | None:
+    import open_clip
+
     tags = [tag for tag in open_clip.list_pretrained_tags_by_model(spec.name) if tag == checkpoint.stem.lower()]
     if not tags:
         return None
@@ -163,6 +166,8 @@ def image_pixels(spec: ModelSpec) -> Callable[[Image.Image], Tensor]:
     """Resize and crop as open_clip evaluates: PIL image → uint8 [3, S, S]."""
     size, mode = image_size(spec), InterpolationMode(spec.interpolation)
     if spec.resize_mode == "longest":
+        from open_clip.transform import CenterCropOrPad, ResizeKeepRatio
+
         steps = [ResizeKeepRatio(size, interpolation=mode, longest=1), CenterCropOrPad(size, fill=0)]
     elif spec.resize_mode == "squash":
         steps = [Resize((size, size), interpolation=mode)]

@@ -7,17 +7,22 @@ one "unknown" id, so that the token embedding of a tiny model stays tiny.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
-import open_clip
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import open_clip
 
 PAD, UNKNOWN, FIRST = 0, 1, 2
 SHORTEST = 16
 
 
 @cache
-def _clip_pieces() -> open_clip.SimpleTokenizer:
+def _clip_pieces() -> "open_clip.SimpleTokenizer":
+    import open_clip
+
     return open_clip.SimpleTokenizer()
 
 

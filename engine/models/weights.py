@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from open_clip import factory
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -90,6 +89,8 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
     Every tensor must be there, in the model's shape, and no other: open_clip itself would resize position embeddings.
     Raises ModelError otherwise.
     """
+    from open_clip import factory  # takes seconds, which other tasks need not wait for
+
     expected = f"float weights of the architecture {name!r}, without pickled code"
     remedy = "Check --model, and that the file came from open_clip's training or holds a plain state dict."
     try:
@@ -104,6 +105,8 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
 
 def _converted(model: nn.Module, found: dict) -> dict[str, Tensor]:
     """Names as the model has them: the conversions that open_clip makes, but for resizing."""
+    from open_clip import factory
+
     found = {str(key).removeprefix("module."): value for key, value in found.items()}
     found = factory.convert_state_dict(model, found)  # type: ignore[arg-type]
     if "positional_embedding" in found and not hasattr(model, "positional_embedding"):

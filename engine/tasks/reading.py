@@ -9,7 +9,6 @@ from traklens.engine.data.load import MASKED
 from traklens.engine.progress import Report, silent
 from traklens.engine.streams import STREAMS
 from traklens.engine.tasks.contract import Task
-from traklens.engine.tasks.language import Seq2SeqTask
 from traklens.engine.tasks.registry import reading_of
 from traklens.stores.errors import UsageError
 from traklens.stores.specs import DatasetSpec
@@ -55,10 +54,10 @@ class DataOptions:
             "target": (self.target_column,) if self.target_column else (),
         }
         columns = {field: names for field, names in given.items() if names}
-        if self.mask_facts and (task.name != Seq2SeqTask.name or columns or self.reader):
+        if self.mask_facts and (task.name != "seq2seq" or columns or self.reader):
             raise UsageError(
                 "mask_facts",
-                f"the task {task.name!r}" if task.name != Seq2SeqTask.name else "columns or a reader named beside it",
+                f"the task {task.name!r}" if task.name != "seq2seq" else "columns or a reader named beside it",
                 "the task 'seq2seq', and columns text and facts",
                 "Say --task seq2seq --mask-facts alone.",
             )

@@ -4,6 +4,7 @@ A store records of an own task where it was written and a digest of that file. I
 file (--task, or TRAKLENS_TASK for processes begun by this one): opening a store runs nothing.
 """
 
+import importlib
 import importlib.util
 import inspect
 import os
@@ -18,24 +19,37 @@ from torch import nn
 
 from traklens.engine.data.load import Read
 from traklens.engine.tasks import TASK_VARIABLE
-from traklens.engine.tasks.clip import ClipTask
 from traklens.engine.tasks.contract import Task
-from traklens.engine.tasks.image_classifier import ImageClassifierTask
-from traklens.engine.tasks.language import CausalTask, Seq2SeqTask
-from traklens.engine.tasks.text_classifier import TextClassifierTask
 from traklens.stores.checksums import digest
 from traklens.stores.errors import TrakLensError, UsageError
 from traklens.stores.specs import ModelSpec, TaskSpec
 
-TASKS: Mapping[str, type[Task]] = {
-    kind.name: kind for kind in (ClipTask, ImageClassifierTask, TextClassifierTask, Seq2SeqTask, CausalTask)
+PACKAGE = "traklens.engine.tasks"
+# name: module and class. Imported when asked for: CLIP's libraries take seconds, which other tasks need not wait for.
+TASKS: Mapping[str, tuple[str, str]] = {
+    "clip": ("clip", "ClipTask"),
+    "image_classifier": ("image_classifier", "ImageClassifierTask"),
+    "text_classifier": ("text_classifier", "TextClassifierTask"),
+    "seq2seq": ("language", "Seq2SeqTask"),
+    "causal_lm": ("language", "CausalTask"),
 }
+
+
+def _ours(name: str) -> Task:
+    module, kind = TASKS[name]
+    return getattr(importlib.import_module(f"{PACKAGE}.{module}"), kind)()
+
+
+def is_ours(task: Task) -> bool:
+    """Whether a task is one of the project's, not of a user's own."""
+    kind = type(task)
+    return any((kind.__module__, kind.__name__) == (f"{PACKAGE}.{module}", name) for module, name in TASKS.values())
 
 
 def task_named(name: str) -> Task:
     """A task by its name, or FILE.py:CLASS of the user's own. Raises UsageError, with the user's line where it fails."""
     if name in TASKS:
-        return TASKS[name]()
+        return _ours(name)
     file, _, kind = name.rpartition(":")
     if not file.endswith(".py"):
         raise UsageError("task", repr(name), f"{', '.join(TASKS)}, or FILE.py:CLASS", "Name one of them.")
@@ -79,7 +93,7 @@ def in_your_code(what: str) -> Iterator[None]:
 
 def guarded(task: Task) -> AbstractContextManager[None]:
     """`in_your_code` around what a task does, for one of the user's own; errors of ours are ours."""
-    return nullcontext() if type(task) in TASKS.values() else in_your_code(f"task {task.name!r}")
+    return nullcontext() if is_ours(task) else in_your_code(f"task {task.name!r}")
 
 
 def seeded(task: Task, spec: ModelSpec, seed: int) -> nn.Module:
@@ -108,7 +122,7 @@ def user_error(what: str, error: Exception) -> UsageError:
 def recorded(task: Task, name: str | None = None) -> TaskSpec:
     """The task as a store records it: for one of the user's own, with its file (`name`, FILE:CLASS) and its digest."""
     spec = task.spec()
-    if type(task) in TASKS.values():
+    if is_ours(task):
         return spec
     file = inspect.getsourcefile(type(task)) if name is None else name.rpartition(":")[0]
     if file is None or not Path(file).is_file():
@@ -124,7 +138,7 @@ def task_of(spec: TaskSpec, given: Task | str | None = None, *, exact: bool = Fa
     """
     given = given if given is not None else os.environ.get(TASK_VARIABLE) or None
     if spec.name in TASKS and not spec.source:
-        return TASKS[spec.name]().with_fields(spec.fields)
+        return _ours(spec.name).with_fields(spec.fields)
     if given is None:
         raise UsageError(
             f"task {spec.name!r}",

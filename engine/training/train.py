@@ -8,10 +8,9 @@ import torch
 
 from traklens.engine.data import Dataset
 from traklens.engine.progress import Report, silent
-from traklens.engine.tasks.clip import ClipTask
 from traklens.engine.tasks.contract import Batch, Task
 from traklens.engine.tasks.loading import Loader, Placed
-from traklens.engine.tasks.registry import recorded
+from traklens.engine.tasks.registry import recorded, task_named
 from traklens.engine.training.fit import fit, save_weights
 from traklens.engine.training.run_directory import Recipe, Run, RunSpec, open_run, record_quality, start_run
 from traklens.engine.training.split import Split, split_dataset
@@ -52,7 +51,7 @@ def train(
             "at least 1 checkpoint, 1 epoch and a batch of 2",
             "Correct the option.",
         )
-    task = task or ClipTask()
+    task = task or task_named("clip")
     chosen = task.recipe
     optimizer = chosen.optimizer if optimizer is None else optimizer
     learning_rate = chosen.learning_rates.get(optimizer, 0.0) if learning_rate is None else learning_rate
