@@ -63,7 +63,10 @@ def text_spec(task: str, name: str, texts: Iterable[str], classes: Sequence[str]
     if classes:
         config["classes"] = list(classes)
     spec = ModelSpec(name, config, (0.0,), (1.0,))
-    _configuration(task, spec)  # says what is wrong with it
+    found = _configuration(task, spec)  # says what is wrong with it
+    config["two_kinds"] = (
+        getattr(found, "type_vocab_size", 0) > 1
+    )  # tells two texts of a pair apart
     return spec
 
 

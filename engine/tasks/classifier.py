@@ -6,6 +6,7 @@ Source: TRAK (Park et al. 2023, arXiv 2303.14186), section 3.1. With logits h of
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -37,8 +38,12 @@ class ClassifierTask(Task):
 
     def __init__(self, model: ModelSpec | None = None, output: ModelOutputSpec | None = None) -> None:
         self.model, self.output = model, output or ModelOutputSpec()
-        if model is not None:
-            self.number = {name: number for number, name in enumerate(model.config["classes"])}
+
+    @cached_property
+    def number(self) -> dict[str, int]:
+        """The number of each class."""
+        assert self.model is not None
+        return {name: number for number, name in enumerate(self.model.config["classes"])}
 
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits of the classes, [B, C]."""

@@ -22,9 +22,8 @@ from traklens.engine.tasks.contract import Batch, Context, TrainingDefaults, Val
 from traklens.engine.tasks.text import TextTask, inputs_of, mean_state
 from traklens.stores.specs import FieldSpec, ModelSpec
 
-SPAN = (
-    "span"  # beside the fields of an example that is asked about: (start, end), characters of the words asked about
-)
+# beside the fields of an example that is asked about: (start, end), the characters of the words asked about
+SPAN = "span"
 
 
 class LanguageTask(TextTask):

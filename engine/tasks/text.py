@@ -37,7 +37,7 @@ class TextTask(Task):
         if model is not None:
             config = model.config
             self.codec = Codec(config["tokenizer"], config["pad"], config["longest"])
-            self.two_kinds = int(config["architecture"].get("type_vocab_size", 2)) > 1
+            self.two_kinds = bool(config["two_kinds"])
 
     def bind(self, model: ModelSpec, output: ModelOutputSpec) -> Self:
         return type(self)(model, output, self.fields)

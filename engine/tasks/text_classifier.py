@@ -15,7 +15,7 @@ from traklens.engine.tasks.classifier import ClassifierTask
 from traklens.engine.tasks.contract import Batch, TrainingDefaults, Values
 from traklens.engine.tasks.text import TextTask, inputs_of, mean_state
 from traklens.stores.errors import UsageError
-from traklens.stores.specs import FieldSpec, ModelOutputSpec, ModelSpec
+from traklens.stores.specs import FieldSpec, ModelSpec
 
 
 class TextClassifierTask(TextTask, ClassifierTask):
@@ -26,15 +26,6 @@ class TextClassifierTask(TextTask, ClassifierTask):
     fields = (FieldSpec("text", "text"), FieldSpec("label", "label"))
     title = "label"
     recipe = TrainingDefaults(learning_rates={"adamw": 5e-4, "sgd": 0.1}, examples_seen=20_000)
-
-    def __init__(
-        self,
-        model: ModelSpec | None = None,
-        output: ModelOutputSpec | None = None,
-        fields: tuple[FieldSpec, ...] | None = None,
-    ) -> None:
-        ClassifierTask.__init__(self, model, output)
-        TextTask.__init__(self, model, output, fields)
 
     def with_columns(self, columns: Mapping[str, Sequence[str]]) -> Self:
         """One column of texts is called text; two keep their names."""
