@@ -64,9 +64,7 @@ def text_spec(task: str, name: str, texts: Iterable[str], classes: Sequence[str]
         config["classes"] = list(classes)
     spec = ModelSpec(name, config, (0.0,), (1.0,))
     found = _configuration(task, spec)  # says what is wrong with it
-    config["two_kinds"] = (
-        getattr(found, "type_vocab_size", 0) > 1
-    )  # tells two texts of a pair apart
+    config["two_kinds"] = getattr(found, "type_vocab_size", 0) > 1  # tells two texts of a pair apart
     return spec
 
 
