@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.test_gradients import assert_same, collect
-from traklens.engine.gradients import choose_strategy, reference_gradients
+from traklens.engine.gradients import choose_strategy, per_sample_gradients, reference_gradients
 from traklens.stores.errors import ModelError
 
 B, L, D = 3, 4, 6
@@ -212,3 +212,33 @@ def test_the_choice_falls_back_where_hooks_do_not_cover() -> None:
     choice = choose_strategy(module, (example(),), ["w", "b"])
     assert set(choice.seconds) == {"single", "vmap"}
     assert "maximum" in choice.uncovered["hooks"]
+
+
+def test_rows_of_tables_are_handed_over_where_they_are_wanted_and_are_the_same_gradient() -> None:
+    """A table read twice, once with padding, and used as a matrix: the rows and the rest add up to its gradient."""
+
+    def f(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        ids = (x[:, :, 0] > 0).long() + (x[:, :, 1] > 0).long()
+        return (
+            F.linear(F.embedding(ids, w, padding_idx=0) * F.embedding(ids[:, :2], w).sum(1, keepdim=True), w) + b[0]
+        )
+
+    module, inputs = Function(f, (3, D), (D,)).eval(), (example(),)
+    found: dict[str, Tensor] = {}
+    asked_for_rows = 0
+
+    def sink(name: str, gradients: Tensor, rows: slice) -> None:
+        found.setdefault(name, torch.zeros(B, gradients.shape[1], dtype=torch.float64))[rows] += gradients
+
+    def rows_sink(name: str, values: Tensor, ids: Tensor, rows: slice) -> None:
+        nonlocal asked_for_rows
+        asked_for_rows += 1
+        assert values.shape == (*ids.shape, D)
+        whole = torch.zeros(len(ids), 3, D, dtype=torch.float64)
+        for b in range(len(ids)):
+            whole[b].index_add_(0, ids[b], values[b])
+        sink(name, whole.flatten(1), rows)
+
+    per_sample_gradients(module, inputs, sink, strategy="hooks", names=["w", "b"], rows_sink=rows_sink)
+    assert asked_for_rows == 2
+    assert_same(found, reference_gradients(module, inputs, ["w", "b"]))

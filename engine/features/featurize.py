@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from traklens.engine.gradients import Sink, per_sample_gradients
+from traklens.engine.gradients import RowsSink, Sink, per_sample_gradients
 from traklens.engine.models.parameters import attributed_parameters
-from traklens.engine.projection import make_projector
+from traklens.engine.projection import TakesRows, make_projector
 from traklens.engine.tasks.contract import Batch, Context, ModelOutput, Task
 from traklens.stores.errors import StoreError
 from traklens.stores.specs import ProjectionSpec, ScoreSpec
@@ -78,8 +78,8 @@ class Featurizer:
         found = self.task.measure(self.model, _on(self.device, batch), _on(self.device, context), of_batch)
         return {name: values.cpu().numpy() for name, values in found.items()}
 
-    def gradients(self, batch: Batch, context: Context, sink: Sink) -> None:
-        """∇f of each example, given to `sink` tensor by tensor under the names of the model's parameters."""
+    def gradients(self, batch: Batch, context: Context, sink: Sink, rows_sink: RowsSink | None = None) -> None:
+        """∇f of each example, given to the sinks tensor by tensor under the names of the model's parameters."""
         inputs, shared = (tuple(_on(self.device, found).values()) for found in (batch, context))
         per_sample_gradients(
             self.output(batch, context),
@@ -88,6 +88,9 @@ class Featurizer:
             strategy=self.strategy,
             names=[f"{PREFIX}{name}" for name in self.parameters],
             shared=shared,
+            rows_sink=None
+            if rows_sink is None
+            else lambda name, values, ids, rows: rows_sink(name.removeprefix(PREFIX), values, ids, rows),
         )
 
     def project(self, batch: Batch, context: Context, ids: Sequence[str]) -> np.ndarray:
@@ -102,7 +105,13 @@ class Featurizer:
                 gradients = gradients * self.scale[name]
             self.projector.accumulate(name, gradients, phi[rows])
 
-        self.gradients(batch, context, sink)
+        def rows_sink(name: str, values: torch.Tensor, ids: torch.Tensor, rows: slice) -> None:
+            if self.scale:
+                values = values * self.scale[name].view(-1, values.shape[-1])[ids]
+            assert isinstance(self.projector, TakesRows)
+            self.projector.accumulate_rows(name, values, ids, phi[rows])
+
+        self.gradients(batch, context, sink, rows_sink if isinstance(self.projector, TakesRows) else None)
         phi = sums.cpu().numpy()
         broken = np.flatnonzero(~np.isfinite(phi).all(axis=1))
         if broken.size:

@@ -6,13 +6,14 @@ them. `reference_gradients` (plain.py) is the slow, obvious judge that tests com
 """
 
 from traklens.engine.gradients.choose import Choice, choose_strategy
-from traklens.engine.gradients.contract import STRATEGIES, Sink
+from traklens.engine.gradients.contract import STRATEGIES, RowsSink, Sink
 from traklens.engine.gradients.dispatch import per_sample_gradients
 from traklens.engine.gradients.plain import reference_gradients
 
 __all__ = [
     "STRATEGIES",
     "Choice",
+    "RowsSink",
     "Sink",
     "choose_strategy",
     "per_sample_gradients",

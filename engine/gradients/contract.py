@@ -12,6 +12,10 @@ from traklens.stores.errors import ModelError, UsageError
 # The tensor is float32 (float64 for a float64 model) and must not be kept or changed: it is scratch memory.
 Sink = Callable[[str, Tensor, slice], None]
 
+# (name of a table [V, d], values [b, L, d], ids int64 [b, L], which samples): a sample's gradient is the sum of its values,
+# each at the row of its id, and zero in all other rows.
+RowsSink = Callable[[str, Tensor, Tensor, slice], None]
+
 STRATEGIES = ("hooks", "single", "vmap")
 
 # Largest gradient tensor handed to the sink at once (unless one sample alone is larger). On a CPU blocks of

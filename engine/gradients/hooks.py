@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from traklens.engine.gradients.contract import Sink, check_output
+from traklens.engine.gradients.contract import RowsSink, Sink, check_output
 from traklens.engine.gradients.rules import RULES
 from traklens.engine.gradients.tracker import AmbiguousBatchError, Known, Tracker
 from traklens.stores.errors import ModelError
@@ -23,11 +23,12 @@ def gradients_by_hooks(
     parameters: Mapping[str, nn.Parameter],
     shared: tuple[Tensor, ...],
     batch: int,
+    rows_sink: RowsSink | None = None,
 ) -> Tensor:
     """f [B]; see per_sample_gradients. Raises ModelError naming every use of a parameter without a rule."""
 
     def forward(rows: list[int], known: Known | None, probing: bool = False) -> tuple[Tracker, Tensor]:
-        tracker = Tracker(module, parameters, RULES, len(rows), sink, known, probing)
+        tracker = Tracker(module, parameters, RULES, len(rows), sink, known, probing, rows_sink)
         given = [(x if len(rows) == batch else x[rows]).detach() for x in inputs] + [x.detach() for x in shared]
         with torch.enable_grad(), tracker:
             return tracker, module(*given)

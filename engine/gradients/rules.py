@@ -15,7 +15,7 @@ from torch import Tensor
 
 from traklens.engine.gradients.attention import multi_head_attention
 from traklens.engine.gradients.linear import linear, summed
-from traklens.engine.gradients.tracker import Formula, NoRuleError, Rule, Tracker
+from traklens.engine.gradients.tracker import Formula, NoRuleError, Rule, TableFormula, Tracker
 
 
 def matmul(t: Tracker, input: Tensor, other: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Tensor:
-    """At most L rows of a sample's gradient differ from zero; it is handed over dense all the same.
+    """At most L rows of a sample's gradient differ from zero.
 
     Ids that are the same for every sample (positions, distances) give a function of the table alone.
     """
@@ -100,19 +100,8 @@ def embedding(
         batch_dim = t.batch_dim(input.shape, range(input.ndim))
     except NoRuleError:
         return t.derive(F.embedding, (input, weight, padding_idx), {})
-    size, width = weight.shape
-    pad = None if padding_idx is None else padding_idx % size
-
-    def table(g: Tensor, ids: Tensor) -> Tensor:
-        samples = g.shape[0]
-        gradients = g.new_zeros(samples * size, width)
-        offset = torch.arange(samples, device=g.device)[:, None] * size
-        gradients.index_add_(0, (ids.reshape(samples, -1) + offset).flatten(), g.reshape(-1, width))
-        gradients = gradients.view(samples, size, width)
-        if pad is not None:
-            gradients[:, pad] = 0
-        return gradients
-
+    pad = None if padding_idx is None else padding_idx % len(weight)
+    table = TableFormula(len(weight), pad)
     return t.watch(F.embedding(input, t.plain(weight), padding_idx), batch_dim, input, [(weight, table)])
 
 

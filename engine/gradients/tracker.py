@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from traklens.engine.gradients.contract import Sink, sample_blocks, widen
+from traklens.engine.gradients.contract import RowsSink, Sink, sample_blocks, widen
 from traklens.stores.errors import ModelError
 
 # (number of the call, of the question in it) -> shape; question OUTPUT is what the call returned
@@ -34,6 +34,29 @@ class Known(NamedTuple):
 # (gradient of the output [b, ...], input [b, ...] or None) -> gradient of the parameter [b, *shape]
 Formula = Callable[[Tensor, Any], Tensor]
 Rule = Callable[..., Any]
+
+
+class TableFormula:
+    """The formula of a table [V, d] of which a sample reads few rows, x their ids; row `pad` has no gradient."""
+
+    def __init__(self, size: int, pad: int | None) -> None:
+        self.size, self.pad = size, pad
+
+    def rows(self, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of the rows read, [b, L, d], and their ids [b, L]."""
+        ids = x.reshape(len(x), -1)
+        values = g.reshape(*ids.shape, -1)
+        return (values if self.pad is None else values * (ids != self.pad)[..., None]), ids
+
+    def __call__(self, g: Tensor, x: Any) -> Tensor:
+        """The gradient of the whole table, [b, V, d]."""
+        values, ids = self.rows(g, x)
+        samples, width = len(values), values.shape[-1]
+        gradients = g.new_zeros(samples * self.size, width)
+        offset = torch.arange(samples, device=g.device)[:, None] * self.size
+        gradients.index_add_(0, (ids + offset).flatten(), values.reshape(-1, width))
+        return gradients.view(samples, self.size, width)
+
 
 # The second argument gives only a type or a shape.
 SHAPED_LIKE = frozenset({torch.Tensor.to, torch.Tensor.type_as, torch.Tensor.view_as, torch.Tensor.reshape_as})
@@ -59,6 +82,7 @@ class Tracker(TorchFunctionMode):
         sink: Sink,
         known: Known | None,
         probing: bool = False,
+        rows_sink: RowsSink | None = None,
     ) -> None:
         """known: a pass with another number of examples, whose shapes tell the batch from dimensions of its size.
 
@@ -66,7 +90,7 @@ class Tracker(TorchFunctionMode):
         """
         super().__init__()
         self.rules, self.batch, self.sink, self.known = rules, batch, sink, known
-        self.probing = probing
+        self.probing, self.rows_sink = probing, rows_sink
         self.shapes: Shapes = {}
         self.uncovered: list[str] = []
         self.starts: list[Tensor] = []
@@ -213,6 +237,9 @@ class Tracker(TorchFunctionMode):
     def _hand_over(self, tensor: Tensor, formula: Formula, g: Tensor, x: Tensor | None) -> None:
         names = self._tracked[id(tensor)][1]
         leaves = [self._leaves[name] for name in names]
+        if isinstance(formula, TableFormula) and x is not None and tensor is leaves[0] and self.rows_sink is not None:
+            self.rows_sink(names[0], *formula.rows(g, x), slice(0, self.batch))
+            return
         largest = max(tensor.numel(), *(leaf.numel() for leaf in leaves))
         for rows in sample_blocks(self.batch, largest, g.device, g.element_size()):
             gradients = formula(g[rows], None if x is None else x[rows])

@@ -4,13 +4,13 @@
 matrices are specified in cuda/README.md.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from traklens.engine.projection.definition import VERSION, Layout
 from traklens.stores.errors import UsageError
 from traklens.stores.specs import ProjectionSpec
 
-__all__ = ["Layout", "Projector", "make_projector"]
+__all__ = ["Layout", "Projector", "TakesRows", "make_projector"]
 
 
 class Projector(Protocol):
@@ -26,6 +26,18 @@ class Projector(Protocol):
 
         float32 is read in place; other types are rounded to float32 first. Not checked for NaN. UsageError where the
         shapes do not fit.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesRows(Protocol):
+    """A projector whose work on an embedding table grows with the rows that occur, not with the table."""
+
+    def accumulate_rows(self, name: str, rows: Any, ids: Any, out: Any) -> None:
+        """As `Projector.accumulate` of a table [V, d] whose gradients are rows [B, L, d] at ids int64 [B, L], zero elsewhere.
+
+        Ids may come more than once: their rows add up.
         """
         ...
 

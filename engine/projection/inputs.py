@@ -45,14 +45,35 @@ def as_rows(gradients: Tensor | np.ndarray, name: str, numel: int, out: np.ndarr
         raise UsageError(
             f"gradients of {name}", f"shape {gradients.shape}", f"[B, {numel}]", "Flatten them, one row per example."
         )
-    if out.shape != (len(gradients), dim) or out.dtype != np.float32 or not out.flags.c_contiguous:
+    _check_out(out, len(gradients), dim)
+    return np.ascontiguousarray(gradients, dtype=np.float32)
+
+
+def as_table_rows(
+    rows: Tensor, ids: Tensor, name: str, numel: int, out: np.ndarray, dim: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a table as float32 [B, L, d] and their ids as int64 [B, L], both C-contiguous; UsageError as of `as_rows`."""
+    values, of = rows.detach().to(torch.float32).numpy(), ids.detach().to(torch.int64).numpy()
+    fits = values.ndim == 3 and of.shape == values.shape[:2] and values.shape[2] > 0 and not numel % values.shape[2]
+    if not fits or (of.size and not 0 <= of.min() <= of.max() < numel // values.shape[2]):
+        raise UsageError(
+            f"gradients of {name}",
+            f"rows {tuple(rows.shape)} with ids {tuple(ids.shape)}",
+            f"[B, L, d] and [B, L], d a divisor of {numel}, ids of its rows",
+            "Give the rows that occur.",
+        )
+    _check_out(out, len(values), dim)
+    return np.ascontiguousarray(values), np.ascontiguousarray(of)
+
+
+def _check_out(out: np.ndarray, count: int, dim: int) -> None:
+    if out.shape != (count, dim) or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise UsageError(
             "out",
             f"{out.dtype} {out.shape}{'' if out.flags.c_contiguous else ', not contiguous'}",
-            f"contiguous float32 ({len(gradients)}, {dim})",
+            f"contiguous float32 ({count}, {dim})",
             "Make it with np.zeros((B, k), dtype=np.float32).",
         )
-    return np.ascontiguousarray(gradients, dtype=np.float32)
 
 
 def for_each_part(work: Callable[[slice], None], count: int, numbers: int) -> None:

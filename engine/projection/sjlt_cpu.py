@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from traklens.engine.projection.definition import Layout, projection_key, tile_size
-from traklens.engine.projection.inputs import as_rows, for_each_part, number_of
+from traklens.engine.projection.inputs import as_rows, as_table_rows, for_each_part, number_of
 from traklens.engine.projection.philox import philox_words
 from traklens.engine.projection.rows import WIDTH, add_scaled_row, turn_block
 from traklens.stores.compiled import compiled
@@ -132,6 +132,41 @@ def _accumulate_many(gradients, out, sums, tensor, size, nonzeros, k0, k1):
 
 
 @compiled()
+def _accumulate_rows(values, ids, entries, out, tensor, size, nonzeros, k0, k1):
+    """Add the projection of rows [b, L, d] of a table to out [b, s·T]: the entries (sample, place) in order of their ids.
+
+    The tables of a tile are made once for all rows in it, and turned round: which output takes a coordinate.
+    """
+    width = values.shape[2]
+    scale, made = np.float32(1.0 / math.sqrt(nonzeros)), np.int64(-1)
+    index = np.empty((nonzeros, size), dtype=np.uint32)
+    sign = np.empty((nonzeros, size), dtype=np.float32)
+    taken = np.empty((nonzeros, size), dtype=np.uint32)
+    first = 0
+    while first < len(entries):
+        id = ids[entries[first, 0], entries[first, 1]]
+        last = first
+        while last < len(entries) and ids[entries[last, 0], entries[last, 1]] == id:
+            last += 1
+        begin, end = id * width, (id + 1) * width
+        for tile in range(begin // size, (end - 1) // size + 1):
+            if tile != made:
+                _fill_tables(index, sign, tile, tensor, size, scale, k0, k1)
+                for block in range(nonzeros):
+                    for j in range(size):
+                        taken[block, index[block, j]] = j
+                made = tile
+            start, stop = max(begin, tile * size), min(end, (tile + 1) * size)
+            for entry in range(first, last):
+                b, place = entries[entry]
+                for block in range(nonzeros):
+                    for i in range(start, stop):
+                        j = taken[block, i - tile * size]
+                        out[b, block * size + j] += sign[block, j] * values[b, place, i - begin]
+        first = last
+
+
+@compiled()
 def _add_turned(out, sums):
     """out[b, j] += sums[j, b] for out [up to 16, k]."""
     block = np.empty((WIDTH, WIDTH), dtype=np.float32)
@@ -184,6 +219,20 @@ class SjltProjector:
             many = count >= SAMPLES_TO_TURN and numel >= TILES_TO_TURN * self._size
             sums = self._scratch(-(-count // WIDTH) * WIDTH * self.spec.dim)
             (_accumulate_many if many else _accumulate_few)(values[rows], out[rows], sums, *arguments)
+
+        for_each_part(work, len(values), values.size)
+
+    def accumulate_rows(self, name: str, rows: Tensor, ids: Tensor, out: np.ndarray) -> None:
+        """See `TakesRows.accumulate_rows`."""
+        number, numel = self._number[name]
+        values, of = as_table_rows(rows, ids, name, numel, out, self.spec.dim)
+        arguments = (number, self._size, self.spec.nonzeros, *self._key)
+
+        def work(part: slice) -> None:
+            some, own = values[part], of[part]
+            entries = np.argwhere(some.any(axis=2))  # padding has no gradient
+            order = np.argsort(own[entries[:, 0], entries[:, 1]], kind="stable")
+            _accumulate_rows(some, own, entries[order], out[part], *arguments)
 
         for_each_part(work, len(values), values.size)
 
