@@ -14,6 +14,7 @@ import numpy as np
 import streamlit as st
 
 from traklens.engine.attribution.described import is_language
+from traklens.engine.attribution.lexical import Lexicon, rank_by_words, text_of
 from traklens.engine.attribution.scores import (
     Ranking,
     Target,
@@ -42,6 +43,8 @@ from traklens.stores.store import Store, open_store
 
 if TYPE_CHECKING:
     from traklens.engine.attribution.new_target import LiveModels
+    from traklens.engine.attribution.shades import Shaded
+    from traklens.engine.attribution.tokens import Shader
 
 STORE_VARIABLE = "TRAKLENS_STORE"
 BY_TARGET = ("proponents", "opponents")  # orders that depend on the target
@@ -143,9 +146,16 @@ def _order(store: Store, order: str, target: Target | None) -> np.ndarray | None
 
 @per_store(64, "Asking the models …")
 def ask(
-    store: Store, id: str, image: bytes | None, caption: str | None, contrast: str | None, texts: tuple[str, ...] = ()
+    store: Store,
+    id: str,
+    image: bytes | None,
+    caption: str | None,
+    contrast: str | None,
+    texts: tuple[str, ...],
+    span: tuple[int, int] | None,
 ) -> Target:
     """A question that is not stored: about a visitor's own image or texts, or else about what the stored example `id` shows.
+    span: the characters of an answer that are asked about.
 
     Raises DataError for something that is no image or unusable words.
     """
@@ -153,26 +163,55 @@ def ask(
 
     models, lock = _live_models(store)
     with lock:
-        if texts:
-            from traklens.engine.attribution.new_text import prompt_target, text_target
+        if texts or span:
+            from traklens.engine.attribution.new_text import prompt_target, span_target, text_target
 
-            if is_language(store):
-                return prompt_target(models, texts[0], caption, contrast=contrast)
-            return text_target(models, texts, caption, contrast=contrast)
+            if texts and is_language(store):
+                return prompt_target(models, texts[0], caption, contrast=contrast, span=span)
+            if texts:
+                return text_target(models, texts, caption, contrast=contrast)
+            assert span is not None
+            return span_target(models, id, span, caption, contrast=contrast)
         if image is not None:
             return models.target(image, caption, contrast=contrast)
         return question_about(models, id, caption, contrast)
 
 
+@per_store(2, "Reading the words …")
+def lexicon_of(store: Store) -> Lexicon:
+    """The words of the training texts."""
+    return Lexicon(store)
+
+
 @per_store(256)
-def ranking_of(store: Store, target: Target, method: str, top: int) -> Ranking:
-    """The `top` proponents and opponents of a target."""
-    return rank(store, target, top=top, method=method)
+def ranking_of(store: Store, target: Target, method: str, top: int, unshared: bool = False) -> Ranking:
+    """The `top` proponents and opponents of a target; `unshared`: among those that share no content word with it."""
+    if method == "bm25":
+        return rank_by_words(store, lexicon_of(store), target, top)
+    where = ~lexicon_of(store).sharing(text_of(store, target)) if unshared else None
+    return rank(store, target, top=top, method=method, where=where)
+
+
+@per_store(256, "Looking into the scores …")
+def shaded(store: Store, target: Target, rows: tuple[int, ...]) -> "dict[int, tuple[Shaded, ...]]":
+    """What the words of training texts contribute to their scores for a target."""
+    _, lock = _live_models(store)
+    with lock:
+        return _shader(store).shaded(target, rows)
+
+
+@per_store(1)
+def _shader(store: Store) -> "Shader":
+    from traklens.engine.attribution.tokens import Shader
+
+    return Shader(_live_models(store)[0])
 
 
 @per_store(256)
 def histogram_of(store: Store, target: Target, method: str) -> tuple[np.ndarray, np.ndarray]:
     """Edges and counts of the target's scores over the training examples."""
+    if method == "bm25":
+        return score_histogram(lexicon_of(store).bm25([text_of(store, target)])[0])
     return score_histogram(score_sample(store, target, method=method))
 
 

@@ -2,15 +2,18 @@
 
 import os
 import re
+from collections.abc import Sequence
 from html import escape
 
 import streamlit as st
 
 from traklens.app.words import Words
 from traklens.engine.attribution.scores import Ranked, Target
+from traklens.engine.attribution.shades import Shade
 
 BASE_VARIABLE = "TRAKLENS_BASE_PATH"  # below which the pages are served, empty or "/lab/traklens"
 LONGEST = 400  # characters of a caption in a list
+MOST_TINT = 45  # percent of a colour behind the word that contributes most
 
 
 def text(value: str, longest: int | None = None) -> str:
@@ -20,10 +23,22 @@ def text(value: str, longest: int | None = None) -> str:
     return f'<bdi dir="auto">{escape(value, quote=True)}</bdi>'
 
 
-def title(caption: str) -> str:
-    """A caption in large; a long one scrolls, by keyboard too."""
+def plain(value: str) -> str:
+    """A text for a label that Streamlit reads as Markdown, which shows it as it is."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", value)
+
+
+def title(caption: str, span: tuple[int, int] | None = None) -> str:
+    """A caption in large, the characters of `span` marked; a long one scrolls, by keyboard too."""
     scrolls = ' tl-long" tabindex="0" role="region" aria-label="caption' if len(caption) > LONGEST / 2 else ""
-    return f'<div class="tl-title{scrolls}"><div role="heading" aria-level="1">{text(caption)}</div></div>'
+    return f'<div class="tl-title{scrolls}"><div role="heading" aria-level="1">{_marked(caption, span)}</div></div>'
+
+
+def _marked(value: str, span: tuple[int, int] | None) -> str:
+    if span is None:
+        return text(value)
+    before, inside, after = (escape(part) for part in (value[: span[0]], value[slice(*span)], value[span[1] :]))
+    return f'<bdi dir="auto">{before}<mark class="tl-mark">{inside}</mark>{after}</bdi>'
 
 
 def picture(row: int, version: int, size: str = "thumb") -> str:
@@ -71,22 +86,60 @@ def fixed(value: float) -> str:
     return f"{value:.3f}".replace("-", "−")
 
 
+def shaded_text(value: str, words: Sequence[Shade], largest: float) -> str:
+    """A text whose words have a tint in proportion to `largest`, their numbers on hover; the strongest are told in words."""
+    shown, parts, end = value[:LONGEST], [], 0
+    for word in words:
+        if word.start >= len(shown):
+            break
+        size = 0.0 if largest <= 0 else min(1.0, abs(word.score) / largest)
+        sign = "up" if word.score >= 0 else "down"
+        piece = shown[word.start : word.end]
+        lead = len(piece) - len(piece.lstrip())
+        parts.append(escape(shown[end : word.start] + piece[:lead]))
+        parts.append(
+            f'<span class="tl-shade tl-shade-{sign}" style="--tl-share:{MOST_TINT * size:.0f}%" title="{number(word.score)}">'
+            f"{escape(piece[lead:])}</span>"
+        )
+        end = word.end
+    rest = escape(shown[end:]) + (" …" if len(value) > LONGEST else "")
+    strongest = sorted(words, key=lambda word: -abs(word.score))[:3]
+    told = ", ".join(
+        f"{value[word.start : word.end].strip()} {number(word.score)}" for word in strongest if word.score
+    )
+    hidden = f'<span class="tl-hidden"> (strongest words: {escape(told)})</span>' if told else ""
+    return f'<bdi dir="auto">{"".join(parts)}{rest}</bdi>{hidden}'
+
+
 def content(value: str, longest: int = LONGEST) -> str:
     """The text of an example that its words are about; nothing without one."""
     return f'<div class="tl-content">{text(value, longest)}</div>' if value else ""
 
 
-def ranked_card(pair: Ranked, place: int, largest: float, version: int, *, chips: tuple[str, ...] = ()) -> str:
-    """One row of a ranking: place, picture, signed bar in proportion to `largest`, caption, chips."""
+def ranked_card(
+    pair: Ranked,
+    place: int,
+    largest: float,
+    version: int,
+    *,
+    chips: tuple[str, ...] = (),
+    shaded: tuple[str, str] = ("", ""),
+) -> str:
+    """One row of a ranking: place, picture, signed bar in proportion to `largest`, caption, chips.
+
+    shaded: the HTML of its content and of its words, where these are drawn otherwise than plainly.
+    """
     width = 0.0 if largest <= 0 else min(100.0, 100 * abs(pair.score) / largest)
     sign = "up" if pair.score >= 0 else "down"
     labels = "".join(f'<span class="tl-chip">{escape(chip)}</span>' for chip in chips)
+    about = f'<div class="tl-content">{shaded[0]}</div>' if shaded[0] else content(pair.content)
     return (
         f'<div class="tl-row"><span class="tl-place">{place}</span>'
         f"{image(picture(pair.row, version), 'tl-thumb', lazy=True) or '<span></span>'}"
         f'<div class="tl-body"><div class="tl-score"><span class="tl-track"><span class="tl-bar tl-{sign}"'
         f' style="width:{width:.1f}%"></span></span><span class="tl-number tl-{sign}-ink">{number(pair.score)}</span></div>'
-        f'{content(pair.content)}<div class="tl-caption">{text(pair.words, LONGEST)}{labels}</div></div></div>'
+        f"{about}"
+        f'<div class="tl-caption">{shaded[1] or text(pair.words, LONGEST)}{labels}</div></div></div>'
     )
 
 
@@ -142,7 +195,8 @@ def target_card(target: Target, source: str, chips: tuple[str, ...], rivals: tup
     against = f'<div class="tl-against">rather than “{text(target.contrast)}”</div>' if target.contrast else ""
     return (
         f'<section class="tl-target">{image(source, "tl-picture", "the chosen image")}'
-        f'<div class="tl-about">{content(target.content, 10_000)}{title(target.words)}{against}<div>{labels}</div>'
+        f'<div class="tl-about">{content(target.content, 10_000)}{title(target.words, target.span)}{against}'
+        f"<div>{labels}</div>"
         f'<dl class="tl-facts">{cells}</dl></div></section>'
     )
 

@@ -14,6 +14,7 @@ from tests.conftest import HOSTILE, html_of
 from traklens.app import markup
 from traklens.app.caches import STORE_VARIABLE
 from traklens.engine.attribution.scores import Ranked, rank, score_histogram, stored_target
+from traklens.engine.attribution.shades import Shade
 from traklens.engine.explore.search import find_pairs, striking_pair
 from traklens.stores.store import open_store
 
@@ -259,3 +260,20 @@ def test_no_bar_of_the_histogram_mixes_the_signs():
     assert counts.sum() == 500
     assert counts[edges[:-1] < -1e-9].sum() == (scores < 0).sum()
     assert score_histogram(np.zeros(5, dtype=np.float32))[1].sum() == 5
+
+
+def test_shaded_words_are_inert_and_say_their_numbers():
+    words = (Shade(0, 3, 0.02), Shade(3, 11, -0.01))
+    html = markup.shaded_text('<b> "of" it</b>', words, 0.02)
+    assert "<b>" not in html
+    assert "&lt;b&gt;" in html
+    assert html.count('class="tl-shade') == 2
+    assert 'title="+0.02"' in html
+    assert 'title="−0.01"' in html
+    assert f"--tl-share:{markup.MOST_TINT}%" in html
+    assert "strongest words" in html
+    assert "tl-shade" not in markup.shaded_text("", (), 0.0)
+
+
+def test_labels_that_are_read_as_markdown_show_what_they_hold():
+    assert markup.plain("a*b :x: $1$ é") == r"a\*b \:x\: \$1\$ é"

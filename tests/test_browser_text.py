@@ -56,3 +56,64 @@ def test_the_page_of_texts_fits_a_phone_and_breaks_no_rule_of_accessibility(visi
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     found = Axe().run(page, options={"runOnly": RULES}).response["violations"]
     assert [(rule["id"], [node["html"][:200] for node in rule["nodes"][:3]]) for rule in found] == []
+
+
+@pytest.mark.parametrize("own", ["seq2seq"], indirect=True)
+def test_a_marked_word_of_the_answer_is_what_is_asked_about(visit, own):
+    page = visit(own[1], ready=(".tl-row",))
+    settle(page)
+    before = page.locator(".tl-row .tl-number").first.inner_text()
+    page.get_by_text("Ask with another").click()
+    group = page.get_by_role("toolbar", name="Ask about these words")
+    word = group.get_by_role("button").last
+    marked = word.inner_text()
+    word.click()
+    page.locator(".tl-target mark").get_by_text(marked, exact=True).wait_for()
+    page.locator(".tl-chip").get_by_text("part of the answer").wait_for()
+    settle(page)
+    shot(page, "seq2seq-marked")
+    assert "span=" in page.url
+    assert page.locator(".tl-row .tl-number").first.inner_text() != before
+    page.reload()
+    page.locator(".tl-target mark").get_by_text(marked, exact=True).wait_for()
+    page.get_by_role("button", name="Back to the stored").click()
+    page.locator(".tl-target mark").wait_for(state="detached")
+
+
+def test_words_are_shaded_and_words_in_common_stand_beside_influence(visit, own):
+    name, url = own
+    page = visit(url, ready=(".tl-row",))
+    settle(page)
+    page.get_by_text("Shade words by what they contribute").click()
+    page.locator(".tl-row .tl-shade").first.wait_for()
+    settle(page)
+    shaded = page.locator(".tl-row .tl-shade").first
+    assert shaded.get_attribute("title")
+    card = page.locator(".tl-row").first
+    assert "strongest words" in card.inner_text()
+    assert page.locator(".tl-row").count() == page.locator(".tl-row:has(.tl-shade)").count()
+    page.get_by_text("Side by side").click()
+    page.locator(".tl-head").get_by_text("Most words in common").wait_for()
+    settle(page)
+    page.mouse.move(0, 0)  # what the pointer lies on has a tint of its own
+    settle(page)
+    shot(page, f"{name}-side-by-side")
+    found = Axe().run(page, options={"runOnly": RULES}).response["violations"]
+    assert [(rule["id"], [node["html"][:200] for node in rule["nodes"][:3]]) for rule in found] == []
+    page.get_by_text("Same words (BM25)").click()
+    page.locator(".tl-head").get_by_text("Most similar").wait_for(state="detached")
+    page.locator(".tl-head").get_by_text("Most words in common").wait_for()
+
+
+def test_only_what_shares_no_content_word_is_listed(visit, own):
+    name, url = own
+    page = visit(f"{url}?unshared=1", ready=(".tl-head",))
+    settle(page)
+    shot(page, f"{name}-unshared")
+    rows = page.locator(".tl-row")
+    assert rows.count() == page.locator(".tl-row").filter(has_text="shares no content word").count()
+    page.get_by_text("Only what shares no content word").click()
+    page.locator(".tl-row").first.wait_for()
+    settle(page)
+    assert "unshared" not in page.url
+    assert rows.count() > 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from traklens.engine.projection import TakesRows, make_projector
+from traklens.engine.projection import Spreads, TakesRows, make_projector
 from traklens.engine.projection.definition import (
     projection_key,
     rademacher_matrix,
@@ -53,6 +53,17 @@ def test_unit_vectors_give_the_rows_of_the_defined_matrix(spec):
     found = _project(spec, np.eye(P, dtype=np.float32), checkpoint=3)
     assert np.array_equal(found != 0, expected != 0)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_weights_are_spread_by_the_defined_matrix(spec):
+    weights = np.random.default_rng(0).normal(size=spec.dim)
+    projector = make_projector(spec, LAYOUT, 3)
+    assert isinstance(projector, Spreads)
+    found = np.concatenate([projector.spread(name, weights) for name, _ in LAYOUT])
+    np.testing.assert_allclose(found, MATRIX[spec.kind](spec, LAYOUT, 3) @ weights, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UsageError, match="one number for each output"):
+        projector.spread("bias", weights[1:])
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)

@@ -11,7 +11,7 @@ from worlds import WORLDS
 
 import traklens
 from traklens.engine.attribution.new_target import LiveModels
-from traklens.engine.attribution.new_text import prompt_target, text_target
+from traklens.engine.attribution.new_text import prompt_target, span_target, text_target
 from traklens.engine.cli.main import app
 from traklens.engine.data import load_dataset
 from traklens.engine.gradients import per_sample_gradients, reference_gradients
@@ -308,3 +308,28 @@ def test_a_build_is_refused_where_gradients_come_out_wrong(made, monkeypatch, tm
     wrong = runner.invoke(app, [*command, "--gradients", "hooks"])
     assert wrong.exit_code != 0
     assert "away from plain autograd" in str(wrong.exception)
+
+
+@pytest.mark.parametrize("made", ["seq2seq", "causal_lm"], indirect=True)
+def test_words_of_a_stored_answer_are_asked_about_alone(made):
+    """Together the parts, by their numbers of tokens, are the whole."""
+    _, path = made
+    store = open_store(path)
+    models, id, words = LiveModels(store), str(store.examples.id[3]), str(store.examples.words[3])
+    task, cut = cast("Any", models.task), words.index(" ")
+    parts = [span_target(models, id, span) for span in ((0, cut), (cut, len(words)))]
+    assert parts[0].span == (0, cut)
+    assert parts[0].id is None
+    counts = []
+    for span in ((0, cut), (cut, len(words))):
+        batch = task.batch([{**store.examples.example(3).fields, SPAN: span}])
+        counts.append(int(task.of_tokens(models.featurizers[0].model, batch)[2].sum()))
+    whole = task.batch([store.examples.example(3).fields])
+    ends = int(task.of_tokens(models.featurizers[0].model, whole)[2].sum()) - sum(counts)
+    assert 0 <= ends <= 1  # the mark of the end is part of no word
+    against = span_target(models, id, (0, cut), contrast="in no town")
+    assert against.contrast == "in no town"
+    with pytest.raises(UsageError, match="within 0:"):
+        span_target(models, id, (0, len(words) + 1))
+    found = _asked(path, "--id", id, "--span", f"0:{cut}")
+    assert found["f"] == pytest.approx(parts[0].f, rel=1e-4)

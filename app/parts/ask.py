@@ -1,15 +1,18 @@
 """Questions that are not in the store: other words, a contrast, or the visitor's own image."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import streamlit as st
 
-from traklens.app.markup import text
+from traklens.app.markup import plain, text
 from traklens.app.state import View, read_view, write_view
 from traklens.app.words import Words
 
 LONGEST = 10_000
+LONGEST_WORD = 40  # characters of one of them
+MOST_WORDS = 60  # of an answer whose words can be chosen
 BOX = "ask-box"  # the expander around the form: closed when a question is sent, so that the answer is seen
 
 
@@ -25,7 +28,7 @@ class Upload:
 
 def way_back(view: View, words: Words) -> bool:
     """A button that drops the question, when there is one; whether there is."""
-    asked = bool(view.caption or view.contrast or current_upload())
+    asked = bool(view.caption or view.contrast or view.span or current_upload())
     if asked:
         st.button(
             f"Back to the stored {words.one}", icon=":material/undo:", on_click=_back, type="tertiary", key="back"
@@ -82,6 +85,30 @@ def rival(caption: str | None, own: bool, words: Words) -> None:
         st.button("What taught them that one?", key="rival-caption", on_click=_ask, args=(caption, None))
 
 
+def mark(words: str, begins: int, span: tuple[int, int] | None) -> None:
+    """The words of an answer to choose among: the ranking is then of these. begins: where the answer begins in `words`."""
+    places = [(m.start() - begins, m.end() - begins) for m in re.finditer(r"\S+", words) if m.start() >= begins]
+    if not 1 < len(places) <= MOST_WORDS:
+        return
+    chosen = [n for n, (start, end) in enumerate(places) if span is not None and start < span[1] and end > span[0]]
+    st.pills(
+        "Ask about these words of the answer only",
+        range(len(places)),
+        selection_mode="multi",
+        default=chosen,
+        format_func=lambda n: plain(words[places[n][0] + begins : places[n][1] + begins][:LONGEST_WORD]),
+        key=f"mark-{words}-{span}",
+        on_change=_mark,
+        args=(places, f"mark-{words}-{span}"),
+    )
+
+
+def _mark(places: list[tuple[int, int]], key: str) -> None:
+    chosen = st.session_state.get(key) or []
+    span = (places[min(chosen)][0], places[max(chosen)][1]) if chosen else None
+    write_view(replace(read_view(), span=span))
+
+
 def _ask(caption: str | None, contrast: str | None) -> None:
     """A question about the shown image, a visitor's own included."""
     st.session_state[BOX] = False
@@ -89,7 +116,7 @@ def _ask(caption: str | None, contrast: str | None) -> None:
     if upload is not None:
         st.session_state["upload"] = replace(upload, caption=caption or upload.caption, contrast=contrast)
     else:
-        write_view(replace(read_view(), caption=caption, contrast=contrast))
+        write_view(replace(read_view(), caption=caption, contrast=contrast, span=None))
 
 
 def current_upload() -> Upload | None:
@@ -104,10 +131,10 @@ def _send() -> None:
     file, texts = st.session_state.get("ask-image"), _typed()
     if file is not None or any(texts):
         st.session_state["upload"] = Upload(None if file is None else file.getvalue(), texts, caption, contrast)
-        write_view(replace(read_view(), caption=None, contrast=None))
+        write_view(replace(read_view(), caption=None, contrast=None, span=None))
     else:
         st.session_state.pop("upload", None)
-        write_view(replace(read_view(), caption=caption, contrast=contrast))
+        write_view(replace(read_view(), caption=caption, contrast=contrast, span=None))
 
 
 def _typed() -> tuple[str, ...]:
@@ -124,4 +151,4 @@ def _back() -> None:
         *(key for key in st.session_state if str(key).startswith("ask-text-")),
     ):
         st.session_state[name] = ""
-    write_view(replace(read_view(), caption=None, contrast=None))
+    write_view(replace(read_view(), caption=None, contrast=None, span=None))

@@ -47,7 +47,7 @@ def resolved(store: Store, view: View) -> tuple[View, str | None]:
     except TrakLensError:
         fallback = str(store.examples.id[caches.first_row(store)])
         message = f"This store has no {words_of(store).one} {view.id[:64]!r}. Showing another one; pick yours from the list."
-        return replace(view, id=fallback, caption=None, contrast=None), message
+        return replace(view, id=fallback, caption=None, contrast=None, span=None), message
     return view, None
 
 
@@ -61,18 +61,22 @@ def chosen_target(store: Store, view: View) -> tuple[Target, str, tuple[str, ...
     try:
         if upload is not None:
             target = caches.ask(
-                store, str(view.id), upload.image, upload.caption, upload.contrast, _texts(store, row, upload)
+                store,
+                str(view.id),
+                upload.image,
+                upload.caption,
+                upload.contrast,
+                _texts(store, row, upload),
+                view.span,
             )
             yours = f"your {words.shown}"
             chips = (yours,) if upload.caption else (yours, FOUND.get(words.kind, "the models' own"))
             return target, "" if upload.image is None else _data_url(upload.image), chips
-        if view.caption or view.contrast:
-            target = caches.ask(store, str(view.id), None, view.caption, view.contrast)
-            return (
-                target,
-                stored_image,
-                (f"{words.shown} of a {split}",) + ((f"your {words.what}",) if view.caption else ()),
-            )
+        if view.caption or view.contrast or view.span:
+            target = caches.ask(store, str(view.id), None, view.caption, view.contrast, (), view.span)
+            about = split if words.shown == "text" else f"{words.shown} of a {split}"
+            asked = ((f"your {words.what}", view.caption), (f"part of the {words.what}", view.span))
+            return target, stored_image, (about, *(name for name, given in asked if given))
     except TrakLensError as error:
         notice(str(error), kind="error")
     return caches.target_of(store, row), stored_image, (split,)

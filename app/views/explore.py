@@ -10,23 +10,31 @@ from traklens.app.parts import ask
 from traklens.app.parts.cards import ranked_list
 from traklens.app.parts.charts import score_distribution
 from traklens.app.parts.download import report_button
+from traklens.app.parts.shading import looks
 from traklens.app.parts.target import opened
-from traklens.app.state import METHODS, TOPS, View, follow_url, go_to, write_view
+from traklens.app.state import METHODS, TOPS, View, follow_url, go_to, read_view, write_view
 from traklens.app.words import Words, words_of
 from traklens.engine.attribution.described import classes_of
-from traklens.engine.attribution.scores import Target, shared_rows
+from traklens.engine.attribution.lexical import text_of
+from traklens.engine.attribution.scores import Ranked, Ranking, Target, shared_rows
 from traklens.engine.explore.highlights import story, trust
 from traklens.stores.examples import content_fields
 from traklens.stores.store import Store
 
-METHOD_NAMES = {"trak": "Influential (TRAK)", "clip": "Similar (CLIP)", "both": "Side by side"}
+METHOD_NAMES = {
+    "trak": "Influential (TRAK)",
+    "clip": "Similar (CLIP)",
+    "bm25": "Same words (BM25)",
+    "both": "Side by side",
+}
 COSINES = {
     "pairs": "by image–image and caption–caption cosine, mean over the checkpoints",
     "labels": "by the cosine of the features before the last layer, mean over the checkpoints",
     "language": "by the cosine of the models' mean states over the text, mean over the checkpoints",
     "own": "by the cosine of the task's embeddings, mean over the checkpoints",
 }
-MARKS = {"trak": "also similar", "clip": "also a proponent"}
+MARKS = {"trak": "also similar", "clip": "also a proponent", "bm25": "also a proponent"}
+APART, STATED = "shares no content word", "states the answer"
 SCORES = """
 A score is TRAK's attribution: an estimate, in units of the model output *f*, of what the example contributed.
 It says which examples matter and in which direction; how far its size can be trusted is measured by retraining.
@@ -78,6 +86,8 @@ def show(store: Store) -> None:
         asking = f"Ask with another {words.what}, a contrast, or your own {words.shown}"
         with st.expander(asking, icon=":material/edit:", key=ask.BOX, on_change="rerun"):
             ask.form(words, classes_of(store), _typed(store, words))
+            if words.kind == "language":
+                ask.mark(target.words, _begins(store, target), view.span)
             if not target.contrast:
                 ask.rival(caches.rival_asked(store, target), _is_first(target), words)
     left, middle, right = st.columns([6, 2, 2], vertical_alignment="center")
@@ -85,11 +95,12 @@ def show(store: Store) -> None:
         if not ask.way_back(view, words):
             _neighbours(store, view)
     names = METHOD_NAMES if words.kind == "pairs" else METHOD_NAMES | {"clip": "Similar"}
-    method = "trak"
-    if store.task.embeddings:
+    texts, method = words.shown == "text", "trak"
+    offered = [m for m in METHODS if (m != "bm25" or texts) and (m not in ("clip", "both") or store.task.embeddings)]
+    if len(offered) > 1:
         method = left.segmented_control(
-            "Order by", METHODS, default=view.method, required=True, format_func=names.__getitem__,
-            label_visibility="collapsed", key="method",
+            "Order by", offered, default=view.method if view.method in offered else "trak", required=True,
+            format_func=names.__getitem__, label_visibility="collapsed", key="method",
         )  # fmt: skip
     top = right.selectbox(
         "How many",
@@ -100,6 +111,11 @@ def show(store: Store) -> None:
         label_visibility="collapsed",
     )
     view = replace(view, method=str(method), top=int(top))
+    if texts:
+        with st.container(horizontal=True, gap="medium"):
+            unshared = st.toggle("Only what shares no content word", value=view.unshared, key="unshared")
+            shade = st.toggle("Shade words by what they contribute", value=view.shade, key="shade")
+        view = replace(view, unshared=unshared, shade=shade)
     write_view(view)
     _rankings(store, target, view, words)
     report_button(store, target)
@@ -141,42 +157,81 @@ def _recorded(store: Store, view: View) -> None:
         st.html(f'<div class="tl-quiet">Recorded in the data set: {shown}</div>')
 
 
+def _begins(store: Store, target: Target) -> int:
+    """Where the answer begins in a target's words: after a visitor's own prompt, where the model goes on with it."""
+    own = ask.current_upload() is not None and not content_fields(store.task)
+    return target.span[0] if own and target.span is not None and read_view().span is None else 0
+
+
+def _chips(
+    store: Store, target: Target, found: dict[str, Ranking], shown: list[Ranked], words: Words
+) -> dict[str, dict[int, tuple[str, ...]]]:
+    """What to say about each shown row, by the method that ranks it."""
+    trak = found["trak"]
+    also = {m: shared_rows(trak, ranking) for m, ranking in found.items() if m != "trak"}
+    also["trak"] = also.get("clip", set())
+    stated, apart = set[int](), set[int]()
+    if words.shown == "text":
+        lexicon, rows = caches.lexicon_of(store), [pair.row for pair in shown]
+        sharing = lexicon.sharing(text_of(store, target))
+        apart = {row for row in rows if not sharing[row]}
+        if words.kind == "language" and content_fields(store.task):
+            stated = lexicon.stating(target.words, rows)
+
+    def of(row: int, method: str) -> tuple[str, ...]:
+        itself = (f"this {words.one} itself",) if row == target.row else ()
+        marks = ((MARKS[method], also[method]), (STATED, stated), (APART, apart if method == "trak" else set()))
+        return itself + tuple(mark for mark, rows in marks if row in rows)
+
+    return {method: {pair.row: of(pair.row, method) for pair in shown} for method in found}
+
+
 def _heading(words: Words, method: str, end: int) -> tuple[str, str]:
     """Title of a column, and what stands in it."""
     if method == "clip":
         return (
             ("Most similar", COSINES[words.kind]) if end == 0 else ("Least similar", "the other end of the same list")
         )
+    if method == "bm25":
+        return "Most words in common", "by BM25 of all words, rare ones counting most"
     if end == 0:
         return "Proponents", f"{words.raises}: without them f is expected to fall"
     return "Opponents", f"{words.lowers}: without them f is expected to rise"
 
 
 def _rankings(store: Store, target: Target, view: View, words: Words) -> None:
-    """Two columns of ranked examples, and the distribution of the scores."""
-    trak = caches.ranking_of(store, target, "trak", view.top)
-    clip = caches.ranking_of(store, target, "clip", view.top) if store.task.embeddings else None
-    shared = shared_rows(trak, clip) if clip is not None else set()
-    st.html(story_card(story(store, target, trak, clip), trust(store)))
-    if view.method == "both" and clip is not None:
-        columns = [("trak", 0, trak.proponents), ("clip", 0, clip.proponents)]
+    """Columns of ranked examples, and the distribution of the scores."""
+    trak = caches.ranking_of(store, target, "trak", view.top, view.unshared)
+    others = {"clip": bool(store.task.embeddings), "bm25": words.shown == "text" and view.method in ("bm25", "both")}
+    found = {"trak": trak} | {
+        m: caches.ranking_of(store, target, m, view.top) for m, there in others.items() if there
+    }
+    st.html(story_card(story(store, target, trak, found.get("clip")), trust(store)))
+    if view.method == "both":
+        columns = [(method, 0, ranking.proponents) for method, ranking in found.items()]
+    elif view.method == "bm25":
+        columns = [("bm25", 0, found["bm25"].proponents)]
     else:
-        ranking = clip if view.method == "clip" and clip is not None else trak
+        ranking = found.get(view.method, trak)
         columns = [(view.method, 0, ranking.proponents), (view.method, 1, ranking.opponents)]
     largest = {
         name: max((abs(p.score) for n, _, pairs in columns for p in pairs if n == name), default=0)
         for name in METHODS
     }
-    mark = shared if view.method != "clip" else set()
-    for place, (column, (method, end, pairs)) in enumerate(zip(st.columns(2, gap="medium"), columns, strict=True)):
+    chips = _chips(store, target, found, [pair for _, _, pairs in columns for pair in pairs], words)
+    influence = [pair for method, _, pairs in columns for pair in pairs if method == "trak"]
+    looked = looks(store, target, influence) if view.shade and influence else {}
+    for place, (column, (method, end, pairs)) in enumerate(
+        zip(st.columns(len(columns), gap="medium"), columns, strict=True)
+    ):
         with column:
             title, unit = _heading(words, method, end)
             st.html(f'<div class="tl-head">{title}</div><div class="tl-quiet">{unit}</div>')
-            chips: dict[int, tuple[str, ...]] = dict.fromkeys(mark, (MARKS[method],))
-            if target.row is not None:
-                chips[target.row] = (f"this {words.one} itself", *chips.get(target.row, ()))
-            ranked_list(store, pairs, key=f"{place}", largest=largest[method], chips=chips, picked=view.picked)
-    shown = "clip" if view.method == "clip" else "trak"
+            ranked_list(
+                store, pairs, key=f"{place}", largest=largest[method], chips=chips[method], picked=view.picked,
+                looks=looked if method == "trak" else None,
+            )  # fmt: skip
+    shown = view.method if view.method in ("clip", "bm25") else "trak"
     st.html(f'<div class="tl-head">All training {words.many}</div>')
     edges, counts = caches.histogram_of(store, target, shown)
     st.plotly_chart(

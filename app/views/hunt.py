@@ -124,7 +124,7 @@ def _one_by_one(
 ) -> None:  # fmt: skip
     place = _place(ids, decisions, view.id)
     row, id = int(queue[place]), ids[place]
-    write_view(replace(view, id=id, caption=None, contrast=None))
+    write_view(replace(view, id=id, caption=None, contrast=None, span=None))
     review = decisions.get(id)
     _decide(store, ids, place, decisions, reviewer)
     left, right = st.columns([2, 3], gap="medium")
@@ -196,7 +196,7 @@ def _decide(store: Store, ids: list[str], place: int, decisions: dict[str, Revie
     following = ids[_next(ids, {**decisions, id: None}, place)]
 
     def go(to: str) -> None:
-        write_view(replace(read_view(), id=to, caption=None, contrast=None))
+        write_view(replace(read_view(), id=to, caption=None, contrast=None, span=None))
 
     def decide(decision: str, caption: str | None = None) -> None:
         seen = {id: seen_of(decisions, id)}

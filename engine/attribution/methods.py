@@ -11,7 +11,7 @@ random      a seeded draw
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,18 +97,9 @@ def _similarity(*wanted: str) -> Callable[[Store, np.ndarray, int], np.ndarray]:
 
 
 def _bm25(store: Store, rows: np.ndarray, m: int) -> np.ndarray:
-    import bm25s
+    from traklens.engine.attribution.lexical import Lexicon, texts_of
 
-    names = [field.name for field in store.task.fields if field.kind == "text"]
-
-    def texts(which: Iterable[int]) -> list[str]:
-        return [" ".join(str(store.examples.field(name)[row]) for name in names) for row in which]
-
-    wanted = texts(int(row) for row in rows)
-    index = bm25s.BM25()
-    index.index(bm25s.tokenize(texts(range(store.n_train)), stopwords=[], show_progress=False), show_progress=False)
-    tokens = bm25s.tokenize(wanted, stopwords=[], show_progress=False, return_ids=False)
-    return np.stack([index.get_scores([str(word) for word in words]) for words in tokens])
+    return Lexicon(store).bm25([texts_of(store, int(row)) for row in rows])
 
 
 def _random(store: Store, rows: np.ndarray, m: int) -> np.ndarray:

@@ -108,13 +108,7 @@ class LiveModels:
         contrast, title = self.checked(contrast), self._words_field()
         if contrast == values[title]:
             raise DataError(f"contrast {title}", f"the {title} itself", f"another {title}", "Choose a different one.")
-        other = self._target({**values, title: contrast})
-        return replace(
-            target,
-            f=target.f - other.f,
-            influence_query=target.influence_query - other.influence_query,
-            contrast=contrast,
-        )
+        return rather_than(target, self._target({**values, title: contrast}), contrast)
 
     def likeliest(self, picture: Image.Image, group: str) -> str:
         """The training caption with the highest mean cosine to a picture, or the class with the highest mean probability."""
@@ -220,6 +214,12 @@ class LiveModels:
         return words
 
 
+def rather_than(target: Target, other: Target, contrast: str) -> Target:
+    """The difference of two questions: why this, and not the words `contrast` that `other` is about?"""
+    query = target.influence_query - other.influence_query
+    return replace(target, f=target.f - other.f, influence_query=query, contrast=contrast)
+
+
 def live_target(store: Store, image: bytes | Path, words: str | None, *, contrast: str | None = None) -> Target:
     """One live query: load the checkpoints, featurize, forget. See `LiveModels.target`."""
     return LiveModels(store).target(image, words, contrast=contrast)
@@ -251,6 +251,18 @@ def question_about(models: LiveModels, id: str, words: str | None, contrast: str
 
 def _question_in_words(models: LiveModels, row: int, words: str | None, contrast: str | None) -> Target:
     """`question_about` a stored example without a picture. UsageError where the store does not keep it whole."""
+    values = stored_values(models, row, words)
+    target = models.about(values, contrast=contrast)
+    example = models.store.examples.example(row)
+    return (
+        target
+        if target.words != example.fields.get(models.store.task.title)
+        else replace(target, row=row, id=example.id)
+    )
+
+
+def stored_values(models: LiveModels, row: int, words: str | None) -> dict[str, Any]:
+    """A stored example's fields and "group", with other words if given. UsageError where the store does not keep it whole."""
     store = models.store
     example = store.examples.example(row)
     missing = [field.name for field in store.task.fields if field.kind == "tensor"]
@@ -264,8 +276,7 @@ def _question_in_words(models: LiveModels, row: int, words: str | None, contrast
     values = {**example.fields, "group": example.group}
     if words is not None:
         values[store.task.title] = models.checked(words)
-    target = models.about(values, contrast=contrast)
-    return target if target.words != example.fields.get(store.task.title) else replace(target, row=row, id=example.id)
+    return values
 
 
 def _read(image: bytes | Path) -> tuple[Image.Image, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from traklens.engine.attribution.new_target import LiveModels
+from traklens.engine.attribution.new_target import LiveModels, rather_than, stored_values
 from traklens.engine.attribution.scores import Target
 from traklens.engine.tasks.language import SPAN, CausalTask, LanguageTask
 from traklens.stores.errors import UsageError
@@ -55,18 +55,36 @@ def prompt_target(
         raise UsageError("prompt", f"the task {task.name!r}", "a language model", "Ask with --text or --id.")
     prompt = models.checked(prompt)
     answer = given_answer(models, prompt) if answer is None else models.checked(answer)
-    if span is not None and not 0 <= span[0] < span[1] <= len(answer):
-        raise UsageError("span", f"{span[0]}:{span[1]}", f"START:END within 0:{len(answer)}", "Correct it.")
-    target = models.about(_asked(task, prompt, answer, span))
+    _check(span, answer)
+    asked = _asked(task, prompt, answer, span)
+    target = replace(models.about(asked), span=asked.get(SPAN))
     if contrast is None:
         return target
     other = models.about(_asked(task, prompt, models.checked(contrast), None))
-    return replace(
-        target,
-        f=target.f - other.f,
-        influence_query=target.influence_query - other.influence_query,
-        contrast=contrast,
-    )
+    return rather_than(target, other, contrast)
+
+
+def span_target(
+    models: LiveModels, id: str, span: tuple[int, int], words: str | None = None, *, contrast: str | None = None
+) -> Target:
+    """The target of a stored example, of whose words (or of other `words`) some characters are asked about.
+
+    Against all of other words with `contrast`. Raises UsageError for a store of another task or a span outside the words.
+    """
+    task = models.task
+    if not isinstance(task, LanguageTask):
+        raise UsageError("span", f"the task {task.name!r}", "a language model", "Ask about the whole.")
+    values = stored_values(models, models.store.examples.row_of(id), words)
+    _check(span, str(values[task.title]))
+    target = replace(models.about({**values, SPAN: span}), span=span)
+    if contrast is None:
+        return target
+    return rather_than(target, models.about({**values, task.title: models.checked(contrast)}), contrast)
+
+
+def _check(span: tuple[int, int] | None, words: str) -> None:
+    if span is not None and not 0 <= span[0] < span[1] <= len(words):
+        raise UsageError("span", f"{span[0]}:{span[1]}", f"START:END within 0:{len(words)}", "Correct it.")
 
 
 def _asked(task: LanguageTask, prompt: str, answer: str, span: tuple[int, int] | None) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class Target:
 
     `words`: its caption, label, or what its task calls it, `content` the text that these are about, if any; f: the mean over
     the checkpoints; `influence_query` is q = concat_m φ_m(z) [M·k], `similarity_query` concat_m of the embeddings [E·M·e],
-    empty without them; `contrast` the words that it is asked about rather than. `match` and `guess` say what the models make
+    empty without them; `contrast` the words that it is asked about rather than; `span` the characters of the words that are
+    asked about, all of them if None. `match` and `guess` say what the models make
     of it, where the store can tell.
     """
 
@@ -47,6 +48,7 @@ class Target:
     match: Match | None = None
     guess: Guess | None = None
     content: str = ""
+    span: tuple[int, int] | None = None
 
     @cached_property
     def key(self) -> str:
@@ -165,16 +167,25 @@ def _query_of(store: Store, target: Target, method: str):
     )
 
 
-def rank(store: Store, target: Target, *, top: int = 10, method: str = "trak") -> Ranking:
+def rank(
+    store: Store, target: Target, *, top: int = 10, method: str = "trak", where: np.ndarray | None = None
+) -> Ranking:
     """The `top` proponents and opponents among the training examples. A training target finds itself among them.
 
-    For TRAK a proponent has a score above zero and an opponent one below: there may be fewer than `top`.
+    For TRAK a proponent has a score above zero and an opponent one below: there may be fewer than `top`. `where`: bool
+    [n_train], which of them to look at; all if None.
     """
     if top < 1:
         raise UsageError("top", str(top), "1 or more", "Try 10.")
     start = time.perf_counter()
     index, query = _query_of(store, target, method)
-    best, best_rows, worst, worst_rows = index.extremes(query, min(top, store.n_train))
+    if where is None:
+        best, best_rows, worst, worst_rows = index.extremes(query, min(top, store.n_train))
+    else:
+        rows = np.flatnonzero(where)
+        scores = index.scores(query, rows)
+        order = np.argsort(-scores, kind="stable")
+        (best, best_rows), (worst, worst_rows) = ((scores[o], rows[o]) for o in (order[:top], order[::-1][:top]))
     if method == "trak":
         best, best_rows, worst, worst_rows = (
             best[best > 0],

@@ -92,12 +92,14 @@ def _about(store: Store, target: Target, question: Question) -> dict[str, Any]:
 
 
 def _target(store: Store, question: Question) -> Target:
-    if question.id is not None and question.contrast is None:
+    if question.id is not None and question.contrast is None and question.span is None:
         return stored_target(store, question.id)
     from traklens.engine.attribution.new_target import LiveModels, live_target, question_about
-    from traklens.engine.attribution.new_text import prompt_target, text_target
+    from traklens.engine.attribution.new_text import prompt_target, span_target, text_target
 
     words, contrast = question.words, question.contrast
+    if question.id is not None and question.span is not None:
+        return span_target(LiveModels(store), question.id, question.span, contrast=contrast)
     if question.id is not None:
         return question_about(LiveModels(store), question.id, None, contrast)
     if question.texts:

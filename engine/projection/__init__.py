@@ -10,7 +10,7 @@ from traklens.engine.projection.definition import VERSION, Layout
 from traklens.stores.errors import UsageError
 from traklens.stores.specs import ProjectionSpec
 
-__all__ = ["Layout", "Projector", "TakesRows", "make_projector"]
+__all__ = ["Layout", "Projector", "Spreads", "TakesRows", "make_projector"]
 
 
 class Projector(Protocol):
@@ -26,6 +26,18 @@ class Projector(Protocol):
 
         float32 is read in place; other types are rounded to float32 first. Not checked for NaN. UsageError where the
         shapes do not fit.
+        """
+        ...
+
+
+@runtime_checkable
+class Spreads(Protocol):
+    """A projector that also goes the other way, as those on the CPU do."""
+
+    def spread(self, name: str, weights: Any) -> Any:
+        """P_name·w, float32 [numel], of weights w [k]: the direction of one parameter along which wᵀφ changes fastest.
+
+        wᵀφ of gradients g is then Σ_name g_nameᵀ(P_name·w).
         """
         ...
 

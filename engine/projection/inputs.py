@@ -66,6 +66,13 @@ def as_table_rows(
     return np.ascontiguousarray(values), np.ascontiguousarray(of)
 
 
+def as_weights(weights: np.ndarray, dim: int) -> np.ndarray:
+    """One number for each of the k outputs, float32 [k]. UsageError for another number of them."""
+    if weights.shape != (dim,):
+        raise UsageError("weights", f"shape {weights.shape}", f"({dim},)", "Give one number for each output.")
+    return np.ascontiguousarray(weights, dtype=np.float32)
+
+
 def _check_out(out: np.ndarray, count: int, dim: int) -> None:
     if out.shape != (count, dim) or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise UsageError(

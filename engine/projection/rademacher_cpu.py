@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from traklens.engine.projection.definition import Layout, projection_key
-from traklens.engine.projection.inputs import as_rows, for_each_part, number_of
+from traklens.engine.projection.inputs import as_rows, as_weights, for_each_part, number_of
 from traklens.engine.projection.rows import WIDTH, add_two_rows, put_two_rows
 from traklens.engine.projection.signs import fill_signs
 from traklens.stores.compiled import compiled
@@ -78,6 +78,24 @@ def _accumulate(gradients, out, tensor, begin, end, scale, k0, k1):
                 out[b, begin + j] += scale * sums[b // WIDTH, j, b % WIDTH]
 
 
+@compiled()
+def _spread(weights, out, tensor, scale, k0, k1):
+    """out[i] = Σ_j P[i, j]·weights[j] for the coordinates of one tensor; weights [k], out [numel]."""
+    columns = weights.size
+    groups = (columns + GROUP - 1) // GROUP
+    codes = np.empty(groups * GROUP, dtype=np.uint16)
+    for first in range(0, out.size, 16):
+        for group in range(groups):
+            fill_signs(  # pyright: ignore[reportCallIssue]
+                codes, np.int64(group * GROUP), np.uint64(first), np.uint64(tensor), np.uint64(group), k0, k1
+            )
+        for i in range(min(16, out.size - first)):
+            total = np.float32(0)
+            for j in range(columns):
+                total += -weights[j] if (codes[j] >> i) & 1 else weights[j]
+            out[first + i] = scale * total
+
+
 class RademacherProjector:
     """See `traklens.engine.projection.Projector`; the matrix is `definition.rademacher_matrix`."""
 
@@ -101,3 +119,10 @@ class RademacherProjector:
 
         # Threads share the columns: each makes its own signs, nobody makes them twice.
         for_each_part(work, -(-self.spec.dim // GROUP), values.size * 8)
+
+    def spread(self, name: str, weights: np.ndarray) -> np.ndarray:
+        """See `Projector.spread`."""
+        number, numel = self._number[name]
+        out = np.empty(numel, dtype=np.float32)
+        _spread(as_weights(weights, self.spec.dim), out, number, self._scale, *self._key)
+        return out

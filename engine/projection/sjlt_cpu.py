@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from traklens.engine.projection.definition import Layout, projection_key, tile_size
-from traklens.engine.projection.inputs import as_rows, as_table_rows, for_each_part, number_of
+from traklens.engine.projection.inputs import as_rows, as_table_rows, as_weights, for_each_part, number_of
 from traklens.engine.projection.philox import philox_words
 from traklens.engine.projection.rows import WIDTH, add_scaled_row, turn_block
 from traklens.stores.compiled import compiled
@@ -167,6 +167,22 @@ def _accumulate_rows(values, ids, entries, out, tensor, size, nonzeros, k0, k1):
 
 
 @compiled()
+def _spread(weights, out, tensor, size, nonzeros, k0, k1):
+    """out[i] = Σ_j P[i, j]·weights[j] for the coordinates of one tensor; weights [s·T], out [numel]."""
+    scale = np.float32(1.0 / math.sqrt(nonzeros))
+    index = np.empty((nonzeros, size), dtype=np.uint32)
+    sign = np.empty((nonzeros, size), dtype=np.float32)
+    out[:] = 0
+    for tile in range((out.size + size - 1) // size):
+        _fill_tables(index, sign, tile, tensor, size, scale, k0, k1)
+        for block in range(nonzeros):
+            for j in range(size):
+                place = tile * size + np.int64(index[block, j])
+                if place < out.size:
+                    out[place] += sign[block, j] * weights[block * size + j]
+
+
+@compiled()
 def _add_turned(out, sums):
     """out[b, j] += sums[j, b] for out [up to 16, k]."""
     block = np.empty((WIDTH, WIDTH), dtype=np.float32)
@@ -235,6 +251,13 @@ class SjltProjector:
             _accumulate_rows(some, own, entries[order], out[part], *arguments)
 
         for_each_part(work, len(values), values.size)
+
+    def spread(self, name: str, weights: np.ndarray) -> np.ndarray:
+        """See `Projector.spread`."""
+        number, numel = self._number[name]
+        out = np.empty(numel, dtype=np.float32)
+        _spread(as_weights(weights, self.spec.dim), out, number, self._size, self.spec.nonzeros, *self._key)
+        return out
 
     def _scratch(self, count: int) -> np.ndarray:
         """At least `count` numbers of this thread's own: fresh memory for every tensor would be mapped anew each time."""

@@ -16,6 +16,7 @@ from traklens.stores.store import open_store
 
 if TYPE_CHECKING:
     from traklens.engine.attribution.new_target import LiveModels
+    from traklens.engine.attribution.tokens import Shader
     from traklens.engine.tasks.contract import Task
 
 Place = str | PathLike[str]
@@ -122,6 +123,25 @@ class Store:
         from traklens.engine.attribution.new_target import LiveModels
 
         return LiveModels(self._store, task=self._task)
+
+    def tokens(self, seen: Attribution, example: Ranked | str) -> dict[str, list[tuple[str, float]]]:
+        """Which words of a training example make up its score for a target: (word, contribution) by field, in units of f.
+
+        The words of an answer (of a text that a causal model learned) add up to the score; those of an input or of a text
+        with a label contribute through their embeddings, which is a part of it. UsageError for a task that is not of text.
+        """
+        row = int(rows_of(self._store, [example])[0])
+        text = self._store.examples.field
+        return {
+            found.field: [(str(text(found.field)[row])[w.start : w.end], w.score) for w in found.words]
+            for found in self._shader.shaded(seen.target, [row])[row]
+        }
+
+    @cached_property
+    def _shader(self) -> "Shader":
+        from traklens.engine.attribution.tokens import Shader
+
+        return Shader(self._models)
 
     def remove(self, examples: Iterable[Ranked | str]) -> Removal:
         """What happens without these training examples (themselves, or their ids)? Ask with `.effect_on(…)`.
