@@ -91,7 +91,7 @@ def ours(source: Source, work: Path, rows: np.ndarray) -> dict[tuple[str, int], 
     store, seconds = open_store(path), float(np.load(took)) / len(source.checkpoints)
     found = {}
     for method in OURS:
-        for count in COUNTS:
+        for count in (count for count in COUNTS if count <= store.n_checkpoints):
             scored = scores_of(store, method, rows, checkpoints=count)
             found[(f"ours: {METHODS[method].title}", count)] = scored.scores, seconds * count + scored.seconds
     return found

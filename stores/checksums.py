@@ -11,6 +11,7 @@ from traklens.stores.layout import (
     CHECKSUMS,
     EVALUATION,
     EXAMPLES,
+    FACTS,
     FEATURES,
     HUNT,
     INFLUENCE,
@@ -27,7 +28,7 @@ from traklens.stores.layout import (
 BLOCK = 1 << 22  # bytes that are verified together when a part of a large file is read
 IN_PARTS = (".faiss", ".bin")  # files of which parts are read
 REQUIRED = (MANIFEST, EXAMPLES, f"{INFLUENCE}.faiss", f"{FEATURES}/zarr.json")
-UNCHECKED = {CHECKSUMS, SEAL, LOCK, PLACING, PROGRESS, EVALUATION, HUNT, PREDICTED}
+UNCHECKED = {CHECKSUMS, SEAL, LOCK, PLACING, PROGRESS, EVALUATION, FACTS, HUNT, PREDICTED}
 
 
 def files_of(store: Path) -> list[str]:

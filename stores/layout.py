@@ -22,6 +22,7 @@ HUNT = "hunt.npz"  # the suspects, computed when first asked for: likewise, gone
 RETRAINED = "retrained"  # measurements of retrained models and their jobs: likewise
 PREDICTED = "predicted.json"  # predictions of removals that were retrained: likewise, gone after a rebuild
 EVALUATION = "evaluation.json"  # what `traklens evaluate` found: likewise
+FACTS = "facts.json"  # what `traklens evaluate --queries` found: likewise
 
 PROGRESS = "progress.json"  # only while building
 LOCK = "lock"  # of builds that version 0.1 began

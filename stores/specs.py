@@ -62,7 +62,8 @@ class DatasetSpec:
 
     `root` is relative to the store or run where possible, `origin` where it was when that was written. `streams` is the
     version of the random streams (engine/streams.py) by which everything about it is drawn: sample, split, batches.
-    `fields` is what was read of each example, `label_column` where its label stood.
+    `fields` is what was read of each example, `label_column` where its label stood; `file` the one file below `root` that
+    was read, empty for all there.
     """
 
     root: str
@@ -77,6 +78,7 @@ class DatasetSpec:
     streams: int = 1
     fields: tuple[FieldSpec, ...] = PAIR
     label_column: str | None = None
+    file: str = ""
 
     def seen_from(self, folder: Path) -> Path:
         """Where the data set is for a store or run that lies at `folder`."""
@@ -240,7 +242,7 @@ def _wrong(where: str, value: Any, expected: str) -> StoreError:
     return StoreError(where, _short(value), expected, "The file is damaged: build it again.")
 
 
-PLACES = ("root", "origin", "path")
+PLACES = ("root", "origin", "path", "file")
 
 
 def placeless(value: Any) -> Any:

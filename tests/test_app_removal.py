@@ -15,7 +15,7 @@ from traklens.engine.attribution.scores import stored_target
 from traklens.engine.removal.effect import remove
 from traklens.engine.removal.simulation import choose, collateral
 from traklens.engine.retraining.jobs import models_to_train, retraining_method
-from traklens.stores.layout import EVALUATION
+from traklens.stores.layout import EVALUATION, FACTS
 from traklens.stores.retrained import Request, Retrained, RetrainedModel, Status, model_key
 from traklens.stores.store import Store, open_store
 
@@ -163,6 +163,36 @@ def test_the_evaluate_page_names_the_command_until_there_is_something_to_show(st
     assert "rank correlation 0.31 (embedding similarity 0.10)" in shown
     assert "ahead of the best of the others (difference 0.210, 95 % 0.170 to 0.250)" in shown
     assert "0.280 to 0.340" in shown
+
+
+def test_facts_are_shown_once_they_were_traced_and_forgotten(store):
+    def shown() -> str:
+        return html_of(AppTest.from_function(_evaluate, default_timeout=60).run())
+
+    assert "Facts traced" not in shown()
+    row = {"mrr": 0.97, "recall@1": 0.1, "recall@10": 0.69, "precision@10": 0.5, "lo": 0.95, "hi": 0.98}
+    found = {"queries": 487, "sentences": 4798, "retrieval": {"bm25": row, "trak_unit": row | {"mrr": 0.5}}}
+    (store.path / FACTS).write_text(json.dumps(found))
+    before = shown()
+    assert "487 questions" in before
+    assert "0.950 to 0.980" in before
+    assert "TRAK, rows of length one" in before
+    assert "--counterfactual K" in before
+    drop = {"drop": 3.214, "lo": 2.5, "hi": 3.9, "lost": 40.5, "facts": 64, "sentences": 320}
+    lead = {"mean": 1.25, "lo": 0.5, "hi": 2.0}
+    found |= {
+        "known": 250, "facts": 64, "k": 5, "seeds": 2,
+        "counterfactual": {"trak": drop, "relevant": drop | {"drop": 1.964, "behind_trak": lead}},
+    }  # fmt: skip
+    (store.path / FACTS).write_text(json.dumps(found))
+    after = shown()
+    assert "2 seeds" in after
+    assert "40.5 of 64" in after
+    assert "the sentences that state the fact" in after
+    assert "+1.25 (0.500 to 2.000)" in after
+    (store.path / FACTS).write_text("[]")
+    assert "what fact tracing found" in shown()
+    (store.path / FACTS).unlink()
 
 
 def test_the_pages_import_no_torch(store):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from traklens.engine.data import load_dataset
+from traklens.engine.data import load_again, load_dataset
 from traklens.engine.data.demo import EVEN_CHARACTERS, Plate, draw_plate, write_demo_dataset
 from traklens.stores.errors import DataError
 
@@ -59,6 +59,16 @@ def test_hostile_captions_are_kept_as_text(tmp_path, caption):
     _picture(tmp_path / "a.png")
     found = load_dataset(_imagefolder(tmp_path, [{"file_name": "a.png", "text": caption}]))
     assert found.examples[0].fields["caption"] == caption
+
+
+def test_one_list_of_several_in_a_folder_is_read_again_alone(tmp_path):
+    for i in range(4):
+        Image.new("RGB", (8, 8), (40 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    for name, rows in (("a", (0, 1)), ("b", (2, 3))):
+        lines = "".join(f"{i}.png,caption {i}\n" for i in rows)
+        (tmp_path / f"{name}.csv").write_text(f"filepath,title\n{lines}")
+    first = load_dataset(tmp_path / "b.csv")
+    assert load_again(tmp_path, first.spec).spec.fingerprint == first.spec.fingerprint
 
 
 def test_open_clip_list(tmp_path):

@@ -9,10 +9,15 @@ from typer.testing import CliRunner
 from traklens.engine.attribution.methods import scores_of
 from traklens.engine.cli.main import app
 from traklens.engine.data.facts import entities_of
+from traklens.engine.evaluation.counterfactual import forgotten, taken_out
 from traklens.engine.evaluation.fact_tracing import by_sentence, measured, queries_in, traced
+from traklens.engine.evaluation.facts import kept_facts
+from traklens.engine.retraining.jobs import retraining_method
+from traklens.engine.streams import generator
 from traklens.engine.tasks.reading import DataOptions
 from traklens.engine.tasks.registry import task_named
-from traklens.stores.errors import DataError, UsageError
+from traklens.stores.errors import DataError, StoreError, UsageError
+from traklens.stores.retrained import Retrained, model_key
 from traklens.stores.store import open_store
 
 SENTENCES = [
@@ -150,3 +155,82 @@ def test_nearly_every_real_sentence_has_an_entity_to_mask(real_data):
     queries = DataOptions().load(real_data / "webnlg_facts" / "queries.jsonl", task_named("seq2seq"))
     assert len(queries.examples) == 500
     assert all("[MASK]" in e.fields["input"] for e in queries.examples)
+
+
+def test_what_is_taken_out_are_the_first_sentences_of_each_method_or_those_that_state_the_fact(traced_store):
+    store = open_store(traced_store[0])
+    asked = queries_in(store, traced_store[1])
+    chosen = np.array([1, 6])
+    for query, sentences in zip(chosen, taken_out(store, asked, "relevant", 3, chosen), strict=True):
+        assert set(sentences) == set(np.flatnonzero(asked.relevant[query]))
+    for method in ("trak", "clip", "bm25", "random"):
+        scores = by_sentence(store, asked, method)
+        for query, sentences in zip(chosen, taken_out(store, asked, method, 3, chosen), strict=True):
+            assert len(set(sentences)) == 3
+            assert scores[query, sentences].min() >= np.delete(scores[query], sentences).max()
+
+
+def test_facts_are_forgotten_by_models_trained_without_their_sentences(traced_store, monkeypatch):
+    """Every fact counts as known here, whatever the small models learned: what is measured is what is written."""
+    path, file = traced_store
+    seen = []
+    from traklens.engine.retraining.retrainer import Retrainer
+
+    plain = Retrainer.measure
+
+    def all_known(self, model):
+        f, similarity, arrays = plain(self, model)
+        if not seen:  # the model trained on everything comes first
+            arrays["exact"] = np.ones_like(arrays["exact"])
+        seen.append(arrays)
+        return f, similarity, arrays
+
+    monkeypatch.setattr(Retrainer, "measure", all_known)
+    command = ["evaluate", str(path), "--queries", str(file), "--counterfactual", "2", "--seeds", "1", "--facts", "3"]
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout[done.stdout.index("{") :])
+    assert (found["known"], found["facts"], found["k"], found["seeds"]) == (8, 3, 2, 1)
+    assert set(found["counterfactual"]) == {"trak", "clip", "bm25", "relevant", "random"}
+    store = open_store(path)
+    asked = queries_in(store, file)
+    chosen = np.sort(generator("counterfactual facts", store.n_train).permutation(np.arange(8))[:3])
+    retrained, way = Retrained(path), retraining_method(store).digest
+
+    def answered(kept):
+        arrays = retrained.read(model_key(way, kept, 100_000)).arrays
+        return arrays["log_p"].astype(float)[asked.rows[chosen]], arrays["exact"][asked.rows[chosen]]
+
+    before, _ = answered(np.ones(store.n_train, dtype=bool))
+    after = {}
+    for method in ("trak", "clip", "bm25", "relevant", "random"):
+        taken = np.concatenate(taken_out(store, asked, method, 2, chosen))
+        after[method], exact = answered(~np.isin(asked.sentence, taken))
+        row = found["counterfactual"][method]
+        assert row["drop"] == pytest.approx((before - after[method]).mean(), abs=1e-6)
+        assert row["lost"] == (1 - exact).sum()
+        assert row["lo"] <= row["drop"] <= row["hi"]
+        assert row["behind_trak"]["mean"] == pytest.approx((after[method] - after["trak"]).mean(), abs=1e-6)
+    assert found["counterfactual"]["relevant"]["sentences"] == 6
+    assert kept_facts(store) == found
+    count = len(seen)
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 0, again.output
+    assert len(seen) == count  # nothing is trained twice
+    CliRunner().invoke(app, ["evaluate", str(path), "--queries", str(file)])
+    later = kept_facts(store)
+    assert later is not None
+    assert later["counterfactual"] == found["counterfactual"]
+
+
+def test_removals_that_cannot_be_measured_say_why(traced_store):
+    path, file = traced_store
+    alone = CliRunner().invoke(app, ["evaluate", str(path), "--counterfactual", "2"])
+    assert "a file of queries" in str(alone.exception)
+    store = open_store(path)
+    with pytest.raises(UsageError, match="1 to 8"):
+        forgotten(store, queries_in(store, file), 9)
+    (path / "facts.json").write_text('{"retrieval": 3}')
+    with pytest.raises(StoreError, match="what fact tracing found"):
+        kept_facts(store)
+    (path / "facts.json").unlink()

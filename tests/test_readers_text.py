@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from traklens.engine.data import load_dataset
+from traklens.engine.data import load_again, load_dataset
 from traklens.engine.tasks.reading import DataOptions
 from traklens.engine.tasks.registry import task_named
 from traklens.stores.errors import DataError, UsageError
@@ -149,3 +149,15 @@ def test_the_real_tables_are_read_whole(real_data):
     facts = _load(real_data / "webnlg_facts", FIELDS[:1])
     assert len(facts.examples) + sum(facts.problems.counts().values()) == 12_193
     assert facts.account.passed_over == ("queries.jsonl",)
+
+
+def test_one_file_of_several_in_a_folder_is_read_again_alone(tmp_path):
+    for name in ("train", "queries"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"text": "{name} {i}"}}\n' for i in range(4)))
+    first = load_dataset(tmp_path / "queries.jsonl", fields=(FieldSpec("text", "text"),), sample=3)
+    again = load_again(tmp_path, first.spec)
+    assert again.spec.fingerprint == first.spec.fingerprint
+    assert load_again(tmp_path / "queries.jsonl", first.spec).spec.fingerprint == first.spec.fingerprint
+    whole = load_dataset(tmp_path, fields=(FieldSpec("text", "text"),))
+    assert whole.spec.file == ""
+    assert load_again(tmp_path, whole.spec).spec.fingerprint == whole.spec.fingerprint

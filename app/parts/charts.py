@@ -30,7 +30,7 @@ def score_distribution(edges: np.ndarray, counts: np.ndarray, method: str) -> go
             hovertemplate="%{y:,} pairs near %{x:.3g}<extra></extra>",
         )
     )
-    unit = "attribution, in units of f" if method == "trak" else "cosine similarity"
+    unit = {"trak": "attribution, in units of f", "bm25": "BM25"}.get(method, "cosine similarity")
     figure.update_layout(
         height=210, margin={"l": 0, "r": 0, "t": 8, "b": 0}, bargap=0, showlegend=False, dragmode=False
     )

@@ -5,7 +5,7 @@ import streamlit as st
 
 from traklens.app.caches import calibration_of, evaluation_of
 from traklens.app.markup import fixed, notice, number, span, text
-from traklens.app.parts import browse
+from traklens.app.parts import browse, facts_found
 from traklens.app.parts.charts import calibration, drops, efficacy_over_cost
 from traklens.app.state import read_view
 from traklens.engine.attribution.methods import NAMES
@@ -44,6 +44,7 @@ def show(store: Store) -> None:
             st.html(f"<div>{text(sentence)}</div>")
         _lds(found)
         _drops(found)
+    facts_found.show(store)
     _calibration(store, found)
     with st.expander("What do these numbers mean?", icon=":material/help:"):
         st.markdown(EXPLANATION)

@@ -55,7 +55,12 @@ def _same(store: Path, data: Path, spec: DatasetSpec, pairs: int, read: Read | N
             "Name the folder with the same pictures and captions.",
         )
     return seen_from(
-        store, replace(spec, root=str(data if data.is_dir() or spec.reader == OF_THE_TASK else found.root))
+        store,
+        replace(
+            spec,
+            root=str(data if data.is_dir() or spec.reader == OF_THE_TASK else found.root),
+            file=spec.file if data.is_dir() else found.spec.file,
+        ),
     )
 
 

@@ -122,13 +122,20 @@ def evaluate(
             help="Only fact tracing: JSON lines of text, answer and relevant ids that were built in as --targets."
         ),
     ] = None,
+    counterfactual: Annotated[
+        int | None,
+        typer.Option(help="With --queries: train again without the first K sentences of each method, and ask again."),
+    ] = None,
+    facts: Annotated[int, typer.Option(help="Facts of --counterfactual, of those that the models know.")] = 64,
     task: OwnTask = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure by retraining how far this store's attributions can be trusted. Resumes; keeps what it found."""
     if queries is not None:
-        _trace(store, queries, methods, as_json)
+        _trace(store, queries, methods, counterfactual, facts, seeds, as_json)
         return
+    if counterfactual is not None:
+        raise UsageError("counterfactual", "no --queries", "a file of queries", "Say which facts.")
     from traklens.engine.evaluation.evaluate import evaluate as run
     from traklens.stores.store import open_store
 
@@ -172,21 +179,43 @@ def evaluate(
     results.print(facts_table("calibration", calibration))
 
 
-def _trace(store: Path, file: Path, methods: str | None, as_json: bool) -> None:
-    """How well methods find the sentences that state a fact."""
-    from traklens.engine.evaluation.fact_tracing import NAMES, queries_in, traced
+def _trace(
+    store: Path, file: Path, methods: str | None, k: int | None, facts: int, seeds: int, as_json: bool
+) -> None:
+    """How well methods find the sentences that state a fact, and what these are worth."""
+    from traklens.engine.evaluation.fact_tracing import NAMES
+    from traklens.engine.evaluation.facts import evaluate_facts
     from traklens.stores.store import open_store
 
-    opened = open_store(store)
-    asked = queries_in(opened, file)
-    found = traced(opened, asked, None if methods is None else tuple(methods.split(",")))
+    with progress(notes) as report:
+        found = evaluate_facts(
+            open_store(store), file, methods=None if methods is None else tuple(methods.split(",")),
+            counterfactual=k, facts=facts, seeds=seeds, report=report,
+        )  # fmt: skip
     if as_json:
-        print(json.dumps({"retrieval": found, "queries": len(asked.rows)}, ensure_ascii=False))
+        print(json.dumps(found, ensure_ascii=False))
         return
-    measures = [name for name in next(iter(found.values())) if name not in ("lo", "hi")]
-    title = f"{len(asked.rows):,} queries, {asked.relevant.shape[1]:,} sentences"
+    measures = [name for name in next(iter(found["retrieval"].values())) if name not in ("lo", "hi")]
+    title = f"{found['queries']:,} queries, {found['sentences']:,} sentences"
     table = Table("method", *measures, "95 % interval of mrr", title=title)
-    for name, row in sorted(found.items(), key=lambda item: -item[1]["mrr"]):
+    for name, row in sorted(found["retrieval"].items(), key=lambda item: -item[1]["mrr"]):
         numbers = (f"{row[measure]:.3f}" for measure in measures)
         table.add_row(NAMES[name], *numbers, f"{row['lo']:.3f} to {row['hi']:.3f}")
     results.print(table)
+    if found["counterfactual"]:
+        title = f"without the first {found['k']} sentences of each of {found['facts']} facts, {found['seeds']} seeds"
+        table = Table(
+            "method", "drop of log p", "95 % interval", "facts lost", "sentences", "TRAK's lead", title=title
+        )
+        for name, row in sorted(found["counterfactual"].items(), key=lambda item: -item[1]["drop"]):
+            lead = row.get("behind_trak")
+            ahead = (
+                ""
+                if lead is None or name == "trak"
+                else f"{lead['mean']:+.2f} ({lead['lo']:+.2f} to {lead['hi']:+.2f})"
+            )
+            table.add_row(
+                NAMES[name], f"{row['drop']:.2f}", f"{row['lo']:.2f} to {row['hi']:.2f}", f"{row['lost']:.1f}",
+                f"{row['sentences']:,}", ahead,
+            )  # fmt: skip
+        results.print(table)

@@ -121,8 +121,15 @@ def load_dataset(
         streams=streams,
         fields=fields,
         label_column=label_column,
+        file=_within(path, root) if path.is_file() and name != OF_THE_TASK else "",
     )
     return Dataset(root, tuple(examples), ProblemReport(tuple(problems)), spec, account)
+
+
+def _within(path: Path, root: Path) -> str:
+    """Where a file lies below the folder that its pictures are named from; empty where it is elsewhere."""
+    path, root = path.resolve(), root.resolve()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else ""
 
 
 def _sampled(rows: list, sample: int | None, seed: int, streams: int) -> list:
@@ -154,7 +161,11 @@ def _classes(examples: list[Example], fields: Sequence[FieldSpec], named: list[s
 
 
 def load_again(root: Path, spec: DatasetSpec, report: Report = silent, *, read: Read | None = None) -> Dataset:
-    """Read a data set as it was read before, from where it is now. Raises DataError as `load_dataset`."""
+    """Read a data set as it was read before, from where it is now. Raises DataError as `load_dataset`.
+
+    root: its folder, of which the file is read that was read before; or a file.
+    """
+    root = root / spec.file if root.is_dir() else root
     if spec.reader == OF_THE_TASK:
         return load_dataset(
             root,

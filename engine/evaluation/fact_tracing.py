@@ -23,7 +23,9 @@ UNIT = "trak_unit"
 TRACED = ("trak", UNIT, "gradcos", "graddot", "clip", "bm25", "random")
 SUMMED = ("trak", UNIT, "graddot")  # attributions, which add up; the rest say how alike two examples are
 AT = (1, 10)
-NAMES = {UNIT: "TRAK, rows of length one"} | {name: METHODS[name].title for name in TRACED if name != UNIT}
+NAMES = {UNIT: "TRAK, rows of length one", "relevant": "the sentences that state the fact"} | {
+    name: METHODS[name].title for name in TRACED if name != UNIT
+}
 
 
 @dataclass(frozen=True)

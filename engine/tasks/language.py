@@ -48,7 +48,9 @@ class LanguageTask(TextTask):
 
     def of_tokens(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Output and p of each token, and which are asked about: [B, T] each."""
-        logits, right, asked = self.predictions(model, batch)
+        return self._of(*self.predictions(model, batch))
+
+    def _of(self, logits: Tensor, right: Tensor, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         log_p = F.log_softmax(logits, dim=-1).gather(-1, right[..., None])[..., 0]
         each = log_p if self.output.output == "log_probability" else class_margin(logits, right)
         return each, log_p.exp(), asked.to(each.dtype)
@@ -64,18 +66,26 @@ class LanguageTask(TextTask):
     def measure(
         self, model: nn.Module, batch: Batch, context: Context, embedded: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """f and Q."""
+        """f, Q, "log_p" of all that is asked about, and "exact": 1 where each token of it is the likeliest, else 0."""
         del context, embedded
-        each, p, asked = self.of_tokens(model, batch)
+        logits, right, asked = self.predictions(model, batch)
+        each, p, asked = self._of(logits, right, asked)
         count = asked.sum(dim=1).clamp_min(1)
         f = (each * asked).sum(dim=1) / count
         missing = ((1 - p) * asked).sum(dim=1) / count
-        return {"f": f, "q": torch.ones_like(f) if self.output.output == "log_probability" else missing}
+        return {
+            "f": f,
+            "q": torch.ones_like(f) if self.output.output == "log_probability" else missing,
+            "log_p": (p.clamp_min(1e-30).log() * asked).sum(dim=1),
+            "exact": _exact(logits, right, asked).to(f.dtype),
+        }
 
     def loss(self, model: nn.Module, batch: Batch, weights: Tensor | None = None) -> Tensor:
         """Mean over the examples of the mean of −log p over their tokens."""
         logits, right, asked = self.predictions(model, self.trimmed(batch))
-        each = F.cross_entropy(logits.transpose(1, 2), right, reduction="none") * asked
+        place = asked > 0  # most of a batch is padding: a softmax over the vocabulary is worth saving there
+        losses = F.cross_entropy(logits[place], right[place], reduction="none")
+        each = torch.zeros(asked.shape, dtype=losses.dtype, device=losses.device).masked_scatter(place, losses)
         each = each.sum(dim=1) / asked.sum(dim=1).clamp_min(1)
         return each.mean() if weights is None else (weights * each).sum() / weights.sum()
 
@@ -91,7 +101,7 @@ class LanguageTask(TextTask):
             logits, right, asked = self.predictions(model, part)
             each = F.cross_entropy(logits.transpose(1, 2), right, reduction="none") * asked
             total += float((each.sum(dim=1) / asked.sum(dim=1).clamp_min(1)).sum())
-            exact += int(((logits.argmax(dim=-1) == right) | (asked == 0)).all(dim=1).sum())
+            exact += int(_exact(logits, right, asked).sum())
         return {"loss": total / n, "exact": exact / n}
 
     def model_spec(self, name: str, dataset: Dataset, checkpoints: Sequence[Path] = ()) -> ModelSpec:
@@ -99,6 +109,11 @@ class LanguageTask(TextTask):
         names = [field.name for field in self.fields]
         texts = (str(example.fields[name]) for example in dataset.examples for name in names)
         return text_spec(self.name, name or TINY[self.name], texts)
+
+
+def _exact(logits: Tensor, right: Tensor, asked: Tensor) -> Tensor:
+    """Whether each token asked about is the likeliest given those before it: bool [B]."""
+    return ((logits.argmax(dim=-1) == right) | (asked == 0)).all(dim=1)
 
 
 class CausalTask(LanguageTask):
