@@ -29,8 +29,9 @@ def show(store: Store) -> None:
         return
     _headed(
         "Facts traced to sentences",
-        f"{found['queries']:,} questions, each with the sentences that state its fact, among {found['sentences']:,}. A sentence "
-        "that states a fact need not have taught it: what the models lose without a method's sentences is measured below.",
+        f"{found['queries']:,} questions, each with the sentences that state its fact, among {found['sentences']:,}. A "
+        "sentence that states a fact need not have taught it: what the models lose without a method's sentences is measured "
+        "below.",
     )
     head = "".join(
         f"<th>{name}</th>" for name in ("method", "reciprocal rank", "95 % interval", *list(MEASURES.values())[1:])
