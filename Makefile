@@ -1,6 +1,7 @@
 # make demo    create the environment, build the demo store, open the app   (ARGS="--no-browser --port 8600")
 # make demo-stamps  the same on real pictures: fetches Debian's package tuxpaint-stamps-default (160 MB) with apt-get;
 #              elsewhere fetch its .deb from a Debian mirror: make demo-stamps ARGS="--stamps-package FILE"
+# make demo-facts   the demo of facts: which sentences taught a language model that Mara Velt was born in Orlin?
 # make screenshots  the pictures of docs/demo.md, from the demo store or from STORE=…
 # make test    create the environment, run every check and test             (same as make check)
 # make format  let ruff rewrite the files
@@ -12,7 +13,7 @@ EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 ARGS ?=
 
-.PHONY: demo demo-stamps screenshots test check lint types imports tests format clean
+.PHONY: demo demo-stamps demo-facts screenshots test check lint types imports tests format clean
 
 demo: $(VENV)/ready
 	$(BIN)/traklens demo $(ARGS)
@@ -20,6 +21,9 @@ demo: $(VENV)/ready
 demo-stamps: $(VENV)/ready
 	@echo "Fetches Debian's package tuxpaint-stamps-default (160 MB) unless it was fetched before ..."
 	$(BIN)/traklens demo --stamps $(ARGS)
+
+demo-facts: $(VENV)/ready
+	$(BIN)/traklens demo --facts $(ARGS)
 
 STORE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/traklens/demo/store
 screenshots: $(VENV)/ready-dev

@@ -333,3 +333,84 @@ def test_words_of_a_stored_answer_are_asked_about_alone(made):
         span_target(models, id, (0, len(words) + 1))
     found = _asked(path, "--id", id, "--span", f"0:{cut}")
     assert found["f"] == pytest.approx(parts[0].f, rel=1e-4)
+
+
+def test_hidden_words_are_drawn_anew_and_marks_stay():
+    task, _, _ = _bound("seq2seq")
+    sentence = " ".join(TEXTS)
+    batch = task.batch([{"input": f"{sentence} [MASK]", "target": "dog"}, {"input": "a [MASK]", "target": "cat"}])
+    assert task.augmented(batch, "none", torch.Generator()) is batch
+    one, two, again = (task.augmented(batch, "words", torch.Generator().manual_seed(seed)) for seed in (0, 1, 0))
+    assert torch.equal(one["tokens"], again["tokens"])
+    assert not torch.equal(one["tokens"], two["tokens"])
+    changed = one["tokens"] != batch["tokens"]
+    assert changed.any()
+    assert (one["tokens"][changed] == task.codec.pad).all()
+    assert not changed[batch["mask"] == 0].any()
+    marks = torch.isin(batch["tokens"], torch.tensor(task.codec.marks))
+    assert int(marks[0].sum()) == 2  # [MASK], and the mark of the end
+    assert not changed[marks].any()
+    assert all(torch.equal(one[name], batch[name]) for name in ("mask", "target", "asked"))
+
+
+def test_a_kind_of_augmentation_that_a_task_does_not_know_is_refused(tmp_path):
+    data = WORLDS["causal_lm"].data(tmp_path)
+    done = CliRunner().invoke(
+        app, ["train", str(data), "--task", "causal_lm", "--augment", "words", "--out", str(tmp_path / "run")]
+    )
+    assert "augment" in str(done.exception)
+    assert "none" in str(done.exception)
+
+
+def _config(kind, vocabulary):
+    import transformers
+
+    common: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+    }
+    common["bos_token_id"] = 1
+    small: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    small["num_key_value_heads"] = 2  # grouped queries, rotary positions, a gated MLP
+    if kind == "llama":
+        return transformers.LlamaConfig(**common, **small)
+    if kind == "qwen2":
+        return transformers.Qwen2Config(**common, **small, tie_word_embeddings=True)
+    parts: dict[str, Any] = {}
+    for side in ("encoder", "decoder"):
+        parts |= {f"{side}_layers": 2, f"{side}_attention_heads": 4, f"{side}_ffn_dim": 48}
+    return transformers.BartConfig(**common, **parts, d_model=32, decoder_start_token_id=1)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "bart"])
+def test_the_gradients_of_other_architectures_are_those_of_plain_autograd(kind, tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = trained("end", 300, TEXTS)
+    _config(kind, tokenizer.get_vocab_size()).save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>").save_pretrained(tmp_path)
+    name = "seq2seq" if kind == "bart" else "causal_lm"
+    spec = text_spec(name, str(tmp_path), ())
+    task = task_named(name).bind(spec, ModelOutputSpec())
+    model = task.build_model(spec, seed=1).eval()
+    batch = task.batch(_examples(name))
+    module = ModelOutput(task, model, tuple(batch), ()).eval()
+    names = [f"model.{key}" for key, _ in model.named_parameters()]
+    expected = reference_gradients(module, tuple(batch.values()), names)
+    found = {key: torch.zeros_like(values) for key, values in expected.items()}
+
+    def sink(key, gradients, rows):
+        found[key][rows] += gradients
+
+    per_sample_gradients(module, tuple(batch.values()), sink, strategy="hooks", names=names)
+    largest = max(float(values.abs().max()) for values in expected.values())
+    for key, values in expected.items():
+        scale = max(1e-6 * largest, float(values.abs().max()))
+        torch.testing.assert_close(found[key], values, rtol=1e-3, atol=1e-4 * scale, msg=key)

@@ -87,11 +87,17 @@ def demo(
         bool, typer.Option("--stamps", help="Real pictures: fetches a Debian package, 160 MB.")
     ] = False,
     stamps_package: Annotated[Path | None, typer.Option(help="… or its .deb file, fetched before.")] = None,
+    facts: Annotated[
+        bool,
+        typer.Option("--facts", help="Facts about people who do not exist, and a language model that learned them."),
+    ] = False,
 ) -> None:
-    """Draw a data set, train four small models on it, build a store and open the application. No download."""
-    from traklens.engine.cli.demo import default_directory, prepare, prepare_classifier
+    """Make a data set, train small models on it, build a store and open the application. No download."""
+    from traklens.engine.cli.demo import default_directory, prepare, prepare_classifier, prepare_facts
 
     real = stamps or stamps_package is not None
+    if facts and (real or data or label_column or task != "clip"):
+        raise UsageError("demo", "--facts with these options", "--facts alone", "Leave one out.")
     if task not in ("clip", "image_classifier") or (task == "image_classifier" and real) or (data and task == "clip"):
         raise UsageError(
             "demo",
@@ -100,7 +106,9 @@ def demo(
             "Leave one out.",
         )
     with progress(notes) as report:
-        if task == "image_classifier":
+        if facts:
+            store = prepare_facts(dir or default_directory("demo-facts"), report)
+        elif task == "image_classifier":
             folder = dir or default_directory("demo-classifier" if data is None else f"demo-{data.resolve().name}")
             store = prepare_classifier(folder, report, data=data, label_column=label_column)
         else:

@@ -113,7 +113,10 @@ def evaluate(
     removal_targets: Annotated[int, typer.Option(help="Targets of --leave-k-out.")] = 16,
     removal_methods: Annotated[
         str | None,
-        typer.Option(help="Methods of --leave-k-out: those above or greedy; trak,clip,random if not given."),
+        typer.Option(
+            help="Methods of --leave-k-out: those above or greedy; trak,clip,random if not given. Of --counterfactual: "
+            "those above or relevant."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Retrainings per removal.")] = 3,
     queries: Annotated[
@@ -132,7 +135,7 @@ def evaluate(
 ) -> None:
     """Measure by retraining how far this store's attributions can be trusted. Resumes; keeps what it found."""
     if queries is not None:
-        _trace(store, queries, methods, counterfactual, facts, seeds, as_json)
+        _trace(store, queries, _names(methods), _names(removal_methods), counterfactual, facts, seeds, as_json)
         return
     if counterfactual is not None:
         raise UsageError("counterfactual", "no --queries", "a file of queries", "Say which facts.")
@@ -146,10 +149,10 @@ def evaluate(
             subsets=subsets,
             repeats=repeats,
             targets=targets,
-            methods=None if methods is None else tuple(methods.split(",")),
+            methods=_names(methods),
             leave_out=tuple(leave_k_out or ()),
             removal_targets=removal_targets,
-            removal_methods=None if removal_methods is None else tuple(removal_methods.split(",")),
+            removal_methods=_names(removal_methods),
             seeds=seeds,
             report=report,
         )
@@ -179,8 +182,20 @@ def evaluate(
     results.print(facts_table("calibration", calibration))
 
 
+def _names(given: str | None) -> tuple[str, ...] | None:
+    """Names separated by commas."""
+    return None if given is None else tuple(given.split(","))
+
+
 def _trace(
-    store: Path, file: Path, methods: str | None, k: int | None, facts: int, seeds: int, as_json: bool
+    store: Path,
+    file: Path,
+    methods: tuple[str, ...] | None,
+    removal_methods: tuple[str, ...] | None,
+    k: int | None,
+    facts: int,
+    seeds: int,
+    as_json: bool,
 ) -> None:
     """How well methods find the sentences that state a fact, and what these are worth."""
     from traklens.engine.evaluation.fact_tracing import NAMES
@@ -189,7 +204,7 @@ def _trace(
 
     with progress(notes) as report:
         found = evaluate_facts(
-            open_store(store), file, methods=None if methods is None else tuple(methods.split(",")),
+            open_store(store), file, methods=methods, removal_methods=removal_methods,
             counterfactual=k, facts=facts, seeds=seeds, report=report,
         )  # fmt: skip
     if as_json:

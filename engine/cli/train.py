@@ -44,7 +44,10 @@ def train(
         float | None, typer.Option(help="Peak learning rate; 0.001 for adamw, 0.1 for sgd if not given.")
     ] = None,
     augment: Annotated[
-        str | None, typer.Option(help="shift, flip (and shift) or none; chosen by the task if not given.")
+        str | None,
+        typer.Option(
+            help="shift, flip (and shift), words (hides some of a text) or none; chosen by the task if not given."
+        ),
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw or sgd; chosen by the task if not given.")] = None,
     reader: Reader = None,

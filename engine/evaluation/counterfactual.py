@@ -58,8 +58,7 @@ def forgotten(
     ):
         if not 1 <= value <= most:
             raise UsageError(name, str(value), f"1 to {most:,}", "Choose a value in between.")
-    possible = [name for name in (*TRACED, RELEVANT) if name in REMOVED_BY or name in (methods or ())]
-    unknown = [name for name in methods or () if name not in possible]
+    unknown = [name for name in methods or () if name not in (*TRACED, RELEVANT)]
     if unknown:
         raise UsageError("methods", unknown[0], ", ".join((*TRACED, RELEVANT)), "Choose among them.")
     everything = np.ones(store.n_train, dtype=bool)

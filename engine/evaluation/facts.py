@@ -22,6 +22,7 @@ def evaluate_facts(
     file: Path,
     *,
     methods: Sequence[str] | None = None,
+    removal_methods: Sequence[str] | None = None,
     counterfactual: int | None = None,
     facts: int = 64,
     seeds: int = 3,
@@ -42,7 +43,9 @@ def evaluate_facts(
         kept = kept_facts(store) or {}
         outcome |= {name: kept.get(name) for name in OF_REMOVALS}
         if counterfactual is not None:
-            found = forgotten(store, queries, counterfactual, methods=None, facts=facts, seeds=seeds, report=report)
+            found = forgotten(
+                store, queries, counterfactual, methods=removal_methods, facts=facts, seeds=seeds, report=report
+            )
             outcome |= {"counterfactual": found.pop("methods"), **found}
         write_json(store.path / FACTS, outcome)
     return outcome

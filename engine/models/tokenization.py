@@ -87,6 +87,12 @@ class Codec:
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(longest)
 
+    @property
+    def marks(self) -> list[int]:
+        """Ids of what is no word: the marks around texts, and [MASK]."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return [id for id, token in added.items() if token.special or token.content == MASK]
+
     def encoded(self, texts: Sequence[str] | Sequence[tuple[str, ...]]) -> "list[Encoding]":
         """Ids, kinds (first or second text) and places in the text, of each text or pair of texts."""
         return self.tokenizer.encode_batch(list(texts))  # type: ignore[arg-type]

@@ -65,6 +65,7 @@ class Task:
     outputs: tuple[str, ...] = ("margin",)  # kinds of model output that it offers
     named_models: bool = False  # whether its architectures go by names (--model)
     recipe: TrainingDefaults = TrainingDefaults()
+    augments: tuple[str, ...] = ("shift", "flip", "none")  # kinds of augmentation that `augmented` knows
 
     def bind(self, model: ModelSpec, output: ModelOutputSpec) -> Self:
         """The task for a model: with its picture size, its tokenizer, its classes, the chosen kind of output."""

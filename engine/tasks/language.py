@@ -123,6 +123,7 @@ class CausalTask(LanguageTask):
     version = 1
     fields = (FieldSpec("text", "text"),)
     title = "text"
+    augments = ("none",)  # what is hidden could not be learned
 
     def batch(self, examples: Sequence[Values]) -> Batch:
         texts = self.codec.encoded([str(example["text"]) for example in examples])

@@ -17,6 +17,7 @@ from traklens.stores.specs import FieldSpec, ModelOutputSpec, ModelSpec
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
+HIDDEN = 0.3  # share of the tokens of an input that a training step hides, with --augment words
 ALONG = ("tokens", "mask", "kinds")  # tensors [B, L] of a batch, L the longest text
 
 
@@ -26,6 +27,7 @@ class TextTask(Task):
     embeddings = ("text_embedding",)
     outputs = ("margin", "log_probability")
     named_models = True
+    augments = ("words", "none")
 
     def __init__(
         self,
@@ -63,6 +65,18 @@ class TextTask(Task):
         if pairs and self.two_kinds:
             batch["kinds"] = torch.from_numpy(self.codec.padded([one.type_ids for one in found], 0))
         return batch
+
+    def augmented(self, batch: Batch, kind: str, generator: torch.Generator) -> Batch:
+        """With "words" each token of a text is hidden with probability 0.3: answers are learned from all that is said.
+
+        Padding stands in its place. Marks stay: what ends or parts texts, and [MASK].
+        """
+        if kind == "none":
+            return batch
+        tokens = batch["tokens"]
+        marks = torch.tensor([*self.codec.marks, self.codec.pad])
+        hidden = (torch.rand(tokens.shape, generator=generator) < HIDDEN) & ~torch.isin(tokens, marks)
+        return {**batch, "tokens": tokens.masked_fill(hidden & (batch["mask"] > 0), self.codec.pad)}
 
     def trimmed(self, batch: Batch) -> Batch:
         """A batch without the padding that all its texts share, and with the tokenizer's own padding in the rest."""

@@ -60,8 +60,8 @@ def train(
         raise UsageError("optimizer", repr(optimizer), "adamw or sgd", "Choose one of them.")
     if not 0 < learning_rate < np.inf:
         raise UsageError("learning_rate", str(learning_rate), "a finite number above 0", "Try 0.001.")
-    if augment not in ("shift", "flip", "none"):
-        raise UsageError("augment", repr(augment), "shift, flip or none", "Choose one of them.")
+    if augment not in task.augments:
+        raise UsageError("augment", repr(augment), ", ".join(task.augments), "Choose one of them.")
     split = split_dataset(dataset, heldout=heldout, subset=subset, checkpoints=checkpoints, seed=seed)
     members = int(split.subsets.sum(axis=1).max())
     if epochs is None:
