@@ -1,6 +1,7 @@
 """Sentences that state facts become questions: an entity masked at a time, all of one sentence in one group."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from traklens.engine.data.facts import entities_of
 from traklens.engine.evaluation.counterfactual import forgotten, taken_out
 from traklens.engine.evaluation.fact_tracing import TRACED, by_sentence, measured, queries_in, traced
 from traklens.engine.evaluation.facts import kept_facts
+from traklens.engine.explore.reproduce import commands, reading_options
 from traklens.engine.retraining.jobs import retraining_method
 from traklens.engine.streams import generator
 from traklens.engine.tasks.reading import DataOptions
 from traklens.engine.tasks.registry import task_named
 from traklens.stores.errors import DataError, StoreError, UsageError
 from traklens.stores.retrained import Retrained, model_key
+from traklens.stores.specs import DatasetSpec, FieldSpec
 from traklens.stores.store import open_store
 
 SENTENCES = [
@@ -118,7 +121,7 @@ def test_facts_are_traced_to_their_sentences_by_every_method(traced_store):
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout[done.stdout.index("{") :])
     assert found["queries"] == 8
-    assert set(found["retrieval"]) == set(TRACED)
+    assert set(found["retrieval"]) == set(TRACED) - {"unweighted"}
     assert found["retrieval"]["bm25"]["recall@10"] == 1  # the words of question and answer stand in both
     assert all(row["lo"] <= row["mrr"] <= row["hi"] for row in found["retrieval"].values())
     assert CliRunner().invoke(app, ["evaluate", str(path), "--queries", str(file)]).exit_code == 0
@@ -234,3 +237,24 @@ def test_removals_that_cannot_be_measured_say_why(traced_store):
     with pytest.raises(StoreError, match="what fact tracing found"):
         kept_facts(store)
     (path / "facts.json").unlink()
+
+
+def test_the_commands_that_make_such_a_store_again_say_how_it_was_read(traced_store):
+    path, file = traced_store
+    store = open_store(path)
+    train, build = commands(store)
+    assert "--mask-facts" in train
+    assert f"--targets {file}" in build
+    assert "--no-weight-by-q" in build
+    assert not store.manifest.score.weight_by_q  # as for every language model
+
+
+def test_two_columns_of_texts_and_columns_of_other_names_are_named():
+    fields = (FieldSpec("question", "text"), FieldSpec("sentence", "text"), FieldSpec("label", "label", "gold"))
+    spec = DatasetSpec("data", "text", None, None, None, 0, 1, "", fields=fields)
+    named = ["--text-column", "question", "--text-column", "sentence", "--label-column", "gold"]
+    assert reading_options(spec) == named
+    plain = (FieldSpec("text", "text", "review"), FieldSpec("label", "label"))
+    assert reading_options(replace(spec, fields=plain)) == ["--text-column", "review"]
+    pair = (FieldSpec("input", "text", "a"), FieldSpec("target", "text"))
+    assert reading_options(replace(spec, fields=pair)) == ["--input-column", "a"]

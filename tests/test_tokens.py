@@ -33,11 +33,24 @@ def asked(request, tmp_path_factory):
     for command in (
         [*train, "--epochs", "1", "--batch-size", "16"],
         [*build, "--store", str(folder / "store")],
-        [*build, "--store", str(folder / "scaled"), "--normalize", "unit", "--second-moment", "gradients"],
+        [
+            *build,
+            "--store",
+            str(folder / "scaled"),
+            "--normalize",
+            "unit",
+            "--second-moment",
+            "gradients",
+            "--weight-by-q",
+        ],
     ):
         done = runner.invoke(app, command)
         assert done.exit_code == 0, done.output
     return request.param, folder
+
+
+def _weight(store, row):
+    return mean_q(store, store.n_checkpoints)[row] if store.manifest.score.weight_by_q else 1.0
 
 
 @pytest.mark.parametrize("kind", ["store", "scaled"])
@@ -73,7 +86,7 @@ def test_each_token_of_an_answer_contributes_its_own_gradient(asked):
         phi = models.featurizers[m].project(each, {}, [str(t) for t in range(count)])
         gram = DampedGram(gram_of("train", store.array(m, "phi"), store.n_train), store.manifest.score.damping)
         expected += phi @ gram.solve(query[None])[0] / count / store.n_checkpoints
-    expected *= mean_q(store, store.n_checkpoints)[7]
+    expected *= _weight(store, 7)
     (answer,) = (shaded for shaded in Shader(models).shaded(target, [7])[7] if shaded.whole)
     encoded = task.codec.encoded([str(example.fields["target"])])[0]
     by_hand = words_of(str(example.fields["target"]), encoded.offsets, expected)
@@ -110,7 +123,7 @@ def test_the_words_of_an_input_contribute_through_their_embeddings(asked):
             phi = np.zeros((1, store.manifest.projection.dim), dtype=np.float32)
             featurizer.projector.accumulate(name, alone.reshape(1, -1), phi)
             total[place] += phi[0] @ weights / store.n_checkpoints
-    total *= mean_q(store, store.n_checkpoints)[row]
+    total *= _weight(store, row)
     field = "text" if asked[0] == "text_classifier" else "input"
     encoded = task.codec.encoded([str(fields[field])])[0]
     inner = [place for place, of in enumerate(encoded.sequence_ids) if of == 0]

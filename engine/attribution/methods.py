@@ -1,7 +1,7 @@
 """Attribution scores of many targets at once, by TRAK and by everything it is compared with. No torch.
 
 trak        τ of the store (TRAK, arXiv 2303.14186, section 3)
-unweighted  the same without Q: what examples teach whose loss has become small counts as much as any other
+weighted, unweighted: the other of the two ways, by Q and without it, for a store that takes the one
 graddot     mean_m Q_i·φ_m(z)ᵀφ_m(z_i): gradient dot product over checkpoints (TracIn, arXiv 2002.08484, projected)
 gradcos     mean_m cosine of φ_m(z) and φ_m(z_i)
 influence   mean_m φ_m(z)ᵀ(Φᵀdiag(p(1−p))Φ + ridge)⁻¹φ_m(z_i)·Q_i: influence function with the Gauss-Newton Hessian of
@@ -54,8 +54,11 @@ def blocks(n: int) -> Iterator[slice]:
 
 
 def _trak(store: Store, rows: np.ndarray, m: int) -> np.ndarray:
-    scores = _unweighted(store, rows, m)
-    return scores * mean_q(store, m) if store.manifest.score.weight_by_q else scores
+    return (_weighted if store.manifest.score.weight_by_q else _unweighted)(store, rows, m)
+
+
+def _weighted(store: Store, rows: np.ndarray, m: int) -> np.ndarray:
+    return _unweighted(store, rows, m) * mean_q(store, m)
 
 
 def _unweighted(store: Store, rows: np.ndarray, m: int) -> np.ndarray:
@@ -129,7 +132,10 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "trak": Method("TRAK", "gradients", _trak),
-    "unweighted": Method("TRAK without Q", "gradients", _unweighted),
+    "weighted": Method(
+        "TRAK, weighed by Q", "gradients", _weighted, lambda store: not store.manifest.score.weight_by_q
+    ),
+    "unweighted": Method("TRAK without Q", "gradients", _unweighted, lambda store: store.manifest.score.weight_by_q),
     "clip": Method("embedding similarity", "embeddings", _similarity(), lambda store: bool(store.task.embeddings)),
     "clip_image": Method("image similarity", "embeddings", _similarity("image_embedding"), is_matching),
     "clip_text": Method("caption similarity", "embeddings", _similarity("text_embedding"), is_matching),

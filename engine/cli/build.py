@@ -36,7 +36,10 @@ def build(
         str, typer.Option(help="Parameters to attribute, as patterns: 'visual.*, *.mlp'; all if not given.")
     ] = "",
     damping: Annotated[float, typer.Option(help="λ relative to the mean diagonal of the Gram matrix.")] = 1.0,
-    weight_by_q: Annotated[bool, typer.Option(help="Weigh scores by the output-to-loss gradient Q.")] = True,
+    weight_by_q: Annotated[
+        bool | None,
+        typer.Option(help="Weigh scores by the output-to-loss gradient Q; if not given, but for language models."),
+    ] = None,
     output: Annotated[str, typer.Option(help="Model output f: margin (log odds) or log_probability.")] = "margin",
     normalize: Annotated[
         str,
@@ -101,7 +104,11 @@ def build(
             ModelOutputSpec(output=output, temperature=temperature, n_reference=references, reference_seed=seed),
             ProjectionSpec(kind=projection, dim=proj_dim, nonzeros=4, seed=seed, modules=modules),
             ScoreSpec(
-                damping=damping, weight_by_q=weight_by_q, normalize=normalize, second_moment=second_moment, gram=gram
+                damping=damping,
+                weight_by_q=source.task.weighs_by_q if weight_by_q is None else weight_by_q,
+                normalize=normalize,
+                second_moment=second_moment,
+                gram=gram,
             ),
         )
         if check:

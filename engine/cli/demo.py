@@ -130,5 +130,6 @@ def _built(
     store = directory / "store"
     train(dataset, directory / "run", task=task, report=report, **training)
     source = Source.open(data, run=directory / "run", targets=targets, report=report)
-    build_store(source, store, ModelOutputSpec(), ProjectionSpec(), ScoreSpec(), report=report)
+    score = ScoreSpec(weight_by_q=source.task.weighs_by_q)
+    build_store(source, store, ModelOutputSpec(), ProjectionSpec(), score, report=report)
     return store

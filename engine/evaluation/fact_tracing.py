@@ -20,14 +20,9 @@ from traklens.stores.errors import DataError, UsageError
 from traklens.stores.store import Store
 
 UNIT = "trak_unit"
-TRACED = ("trak", "unweighted", UNIT, "influence", "gradcos", "graddot", "clip", "bm25", "random")
-SUMMED = (
-    "trak",
-    "unweighted",
-    UNIT,
-    "influence",
-    "graddot",
-)  # attributions, which add up; the rest say how alike two examples are
+TRACED = ("trak", "weighted", "unweighted", UNIT, "influence", "gradcos", "graddot", "clip", "bm25", "random")
+# attributions, which add up; the rest say how alike two examples are
+SUMMED = ("trak", "weighted", "unweighted", UNIT, "influence", "graddot")
 AT = (1, 10)
 NAMES = {UNIT: "TRAK, rows of length one", "relevant": "the sentences that state the fact"} | {
     name: METHODS[name].title for name in TRACED if name != UNIT

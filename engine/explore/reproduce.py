@@ -2,11 +2,14 @@
 
 import shlex
 
+from traklens.engine.data.load import MASKED
 from traklens.engine.training.run_directory import Recipe, open_run
 from traklens.stores.errors import TrakLensError
 from traklens.stores.specs import CLIP, DatasetSpec, Manifest, ScoreSpec
 from traklens.stores.store import Store
 
+COLUMNS = ("label", "input", "target")  # fields whose columns have an option of their own
+KNOWN = ("text", "caption", *COLUMNS)
 RECIPE_OPTIONS = {
     "checkpoints": "checkpoints",
     "epochs": "epochs",
@@ -24,7 +27,7 @@ def commands(store: Store) -> list[str]:
     """`traklens train`, where the store's run is at hand, and `traklens build`: shell lines."""
     manifest = store.manifest
     files = [store.checkpoint_path(m) for m in range(store.n_checkpoints)]
-    data = str(store.data_root)
+    data = str(store.data_root / manifest.dataset.file)
     folder = files[0].parent
     named = ["--task", manifest.task.path or manifest.task.name] if manifest.task.name != CLIP.name else []
     named_model = ["--model", manifest.model.name] if manifest.model.config else []
@@ -45,7 +48,7 @@ def _recipe(recipe: Recipe, manifest: Manifest) -> list[str]:
     return [
         *(["--model", manifest.model.name] if manifest.model.config else []),
         *values,
-        *_reading(manifest.dataset),
+        *reading_options(manifest.dataset),
     ]
 
 
@@ -63,21 +66,27 @@ def _build(store: Store) -> list[str]:
     found += ["--seed", str(projection.seed)]
     if projection.modules:
         found += ["--modules", projection.modules]
-    if not score.weight_by_q:
-        found.append("--no-weight-by-q")
+    found.append("--weight-by-q" if score.weight_by_q else "--no-weight-by-q")
     if manifest.targets is not None:
-        found += ["--targets", str(manifest.targets.seen_from(store.path))]
-    return found + _reading(manifest.dataset)
+        found += ["--targets", str(manifest.targets.seen_from(store.path) / manifest.targets.file)]
+    return found + reading_options(manifest.dataset)
 
 
-def _reading(dataset: DatasetSpec) -> list[str]:
+def reading_options(dataset: DatasetSpec) -> list[str]:
+    """The options by which a data set was read."""
     options = {
         "--text-column": dataset.text_column,
         "--caption-template": dataset.caption_template,
         "--label-column": dataset.label_column,
         "--sample": dataset.sample,
     }
-    return [x for name, value in options.items() if value is not None for x in (name, str(value))]
+    found = [x for name, value in options.items() if value is not None for x in (name, str(value))]
+    for field in dataset.fields:  # columns that are called otherwise than their fields
+        if field.column:
+            found += [f"--{field.name if field.name in COLUMNS else 'text'}-column", field.column]
+        elif field.kind == "text" and field.name not in KNOWN:  # two columns of texts keep their names
+            found += ["--text-column", field.name]
+    return found + (["--mask-facts"] if dataset.reader == MASKED else [])
 
 
 def _shell(words: list[str]) -> str:

@@ -65,6 +65,7 @@ class Task:
     outputs: tuple[str, ...] = ("margin",)  # kinds of model output that it offers
     named_models: bool = False  # whether its architectures go by names (--model)
     recipe: TrainingDefaults = TrainingDefaults()
+    weighs_by_q: bool = True  # whether scores are weighed by Q where a build does not say
     augments: tuple[str, ...] = ("shift", "flip", "none")  # kinds of augmentation that `augmented` knows
 
     def bind(self, model: ModelSpec, output: ModelOutputSpec) -> Self:

@@ -29,6 +29,9 @@ SPAN = "span"
 class LanguageTask(TextTask):
     """What both kinds share. A subclass gives `batch`, with "asked" [B, T] in it, and `predictions`."""
 
+    # What was learned by heart has a Q near 0, what cannot be known one near 1: weighed by it, scores name what cannot be
+    # known (docs/decisions/2026-11-30-facts.md).
+    weighs_by_q = False
     recipe = TrainingDefaults(learning_rates={"adamw": 2e-3, "sgd": 0.1}, weight_decays={"adamw": 0.0, "sgd": 0.0},
                               examples_seen=100_000)  # fmt: skip
 

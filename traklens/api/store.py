@@ -207,7 +207,7 @@ def build(
     projection: str = "sjlt",
     modules: str = "",
     damping: float = 1.0,
-    weight_by_q: bool = True,
+    weight_by_q: bool | None = None,
     normalize: str = "none",
     second_moment: str = "none",
     gram: str = "train",
@@ -256,7 +256,11 @@ def build(
             ModelOutputSpec(output=output, temperature=temperature, n_reference=references, reference_seed=seed),
             ProjectionSpec(kind=projection, dim=dim, seed=seed, modules=modules),
             ScoreSpec(
-                damping=damping, weight_by_q=weight_by_q, normalize=normalize, second_moment=second_moment, gram=gram
+                damping=damping,
+                weight_by_q=source.task.weighs_by_q if weight_by_q is None else weight_by_q,
+                normalize=normalize,
+                second_moment=second_moment,
+                gram=gram,
             ),
             batch_size=batch_size,
             device=device,
