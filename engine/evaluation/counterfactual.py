@@ -62,7 +62,8 @@ def forgotten(
     if unknown:
         raise UsageError("methods", unknown[0], ", ".join((*TRACED, RELEVANT)), "Choose among them.")
     everything = np.ones(store.n_train, dtype=bool)
-    control = _answers(store, everything, queries.rows, seeds, task, report)
+    _train(store, [everything], seeds, task, report)
+    control = _answers(store, everything, queries.rows, seeds)
     known = np.flatnonzero(control["exact"].all(axis=0))
     if not known.size:
         raise UsageError(
@@ -72,12 +73,19 @@ def forgotten(
             "Train longer, or on more sentences.",
         )
     chosen = np.sort(generator("counterfactual facts", store.n_train).permutation(known)[:facts])
+    taken = {
+        method: np.unique(np.concatenate(taken_out(store, queries, method, k, chosen)))
+        for method in methods or REMOVED_BY
+    }
+    kept = {
+        method: kept_without(store.n_train, np.flatnonzero(np.isin(queries.sentence, some)))
+        for method, some in taken.items()
+    }
+    _train(store, list(kept.values()), seeds, task, report)
     before = control["log_p"][:, chosen].mean(axis=0)
     drops, found = {}, {}
-    for method in methods or REMOVED_BY:
-        taken = np.unique(np.concatenate(taken_out(store, queries, method, k, chosen)))
-        kept = kept_without(store.n_train, np.flatnonzero(np.isin(queries.sentence, taken)))
-        after = _answers(store, kept, queries.rows, seeds, task, report)
+    for method, some in taken.items():
+        after = _answers(store, kept[method], queries.rows, seeds)
         drops[method] = before - after["log_p"][:, chosen].mean(axis=0)
         interval = bootstrap(drops[method])
         found[method] = {
@@ -86,7 +94,7 @@ def forgotten(
             "hi": interval.hi,
             "lost": float((1 - after["exact"][:, chosen]).sum(axis=1).mean()),
             "facts": int(chosen.size),
-            "sentences": int(taken.size),
+            "sentences": int(some.size),
         }
     for method, row in found.items():
         if "trak" in drops:
@@ -102,16 +110,22 @@ def taken_out(store: Store, queries: Queries, method: str, k: int, chosen: np.nd
     return list(np.argsort(-by_sentence(store, some, method), axis=1, kind="stable")[:, :k])
 
 
-def _answers(
-    store: Store, kept: np.ndarray, rows: np.ndarray, seeds: int, task: "Task | None", report: Report
-) -> dict[str, np.ndarray]:
-    """log p of the answers and whether they are exact, under models trained on the kept rows: float64 [seeds, T] each."""
+def _models(kept: np.ndarray, seeds: int) -> list[ModelToTrain]:
+    return [ModelToTrain(kept, FIRST_SEED + seed, arrays=True) for seed in range(seeds)]
+
+
+def _train(store: Store, parts: Sequence[np.ndarray], seeds: int, task: "Task | None", report: Report) -> None:
+    """Train what is missing of the models of these parts, the first seed of all of them first."""
     from traklens.engine.retraining.worker import train_models
 
-    wanted = [ModelToTrain(kept, FIRST_SEED + seed, arrays=True) for seed in range(seeds)]
+    wanted = [model for by_seed in zip(*(_models(kept, seeds) for kept in parts), strict=True) for model in by_seed]
     train_models(store, wanted, task=task, report=report)
+
+
+def _answers(store: Store, kept: np.ndarray, rows: np.ndarray, seeds: int) -> dict[str, np.ndarray]:
+    """log p of the answers and whether they are exact, under models trained on the kept rows: float64 [seeds, T] each."""
     retrained, way = Retrained(store.path), retraining_method(store).digest
-    models = [retrained.read(model_key(way, kept, model.seed)) for model in wanted]
+    models = [retrained.read(model_key(way, kept, model.seed)) for model in _models(kept, seeds)]
     return {name: np.stack([_array(store, model, name)[rows] for model in models]) for name in ANSWERED}
 
 
