@@ -23,11 +23,9 @@ PROBABILITIES = "probabilities"  # of the classes, as a store keeps them
 
 def class_margin(logits: Tensor, labels: Tensor) -> Tensor:
     """log p/(1 − p) of the labelled class; logits [..., C], labels [...] → [...]."""
-    own = labels[..., None] == torch.arange(
-        logits.shape[-1], device=labels.device
-    )  # one_hot does not go through vmap
-    others = logits.masked_fill(own, float("-inf"))
-    return logits.masked_fill(~own, 0).sum(dim=-1) - torch.logsumexp(others, dim=-1)
+    own = labels[..., None]
+    others = logits.scatter(-1, own, float("-inf"))
+    return logits.gather(-1, own)[..., 0] - torch.logsumexp(others, dim=-1)
 
 
 class ClassifierTask(Task):

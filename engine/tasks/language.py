@@ -50,13 +50,15 @@ class LanguageTask(TextTask):
         return self.model.config["architecture"].get("eos_token_id")
 
     def of_tokens(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Output and p of each token, and which are asked about: [B, T] each."""
+        """Output of each token, its log odds log p/(1 − p), and which are asked about: [B, T] each, 0 where none is."""
         return self._of(*self.predictions(model, batch))
 
     def _of(self, logits: Tensor, right: Tensor, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        log_p = F.log_softmax(logits, dim=-1).gather(-1, right[..., None])[..., 0]
-        each = log_p if self.output.output == "log_probability" else class_margin(logits, right)
-        return each, log_p.exp(), asked.to(each.dtype)
+        place = asked > 0  # most of a batch is padding: sums over the vocabulary are worth saving there
+        found = class_margin(logits[place], right[place])
+        margin = torch.zeros(asked.shape, dtype=found.dtype, device=found.device).masked_scatter(place, found)
+        each = F.logsigmoid(margin) if self.output.output == "log_probability" else margin
+        return each, margin, asked.to(each.dtype)
 
     def model_output(self, model: nn.Module, batch: Batch, context: Context) -> Tensor:
         del context
@@ -72,21 +74,21 @@ class LanguageTask(TextTask):
         """f, Q, "log_p" of all that is asked about, and "exact": 1 where each token of it is the likeliest, else 0."""
         del context, embedded
         logits, right, asked = self.predictions(model, batch)
-        each, p, asked = self._of(logits, right, asked)
+        each, margin, asked = self._of(logits, right, asked)
         count = asked.sum(dim=1).clamp_min(1)
         f = (each * asked).sum(dim=1) / count
-        missing = ((1 - p) * asked).sum(dim=1) / count
+        missing = (torch.sigmoid(-margin) * asked).sum(dim=1) / count  # 1 − p
         return {
             "f": f,
             "q": torch.ones_like(f) if self.output.output == "log_probability" else missing,
-            "log_p": (p.clamp_min(1e-30).log() * asked).sum(dim=1),
+            "log_p": (F.logsigmoid(margin) * asked).sum(dim=1),
             "exact": _exact(logits, right, asked).to(f.dtype),
         }
 
     def loss(self, model: nn.Module, batch: Batch, weights: Tensor | None = None) -> Tensor:
         """Mean over the examples of the mean of −log p over their tokens."""
         logits, right, asked = self.predictions(model, self.trimmed(batch))
-        place = asked > 0  # most of a batch is padding: a softmax over the vocabulary is worth saving there
+        place = asked > 0
         losses = F.cross_entropy(logits[place], right[place], reduction="none")
         each = torch.zeros(asked.shape, dtype=losses.dtype, device=losses.device).masked_scatter(place, losses)
         each = each.sum(dim=1) / asked.sum(dim=1).clamp_min(1)
