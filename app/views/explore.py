@@ -110,7 +110,9 @@ def show(store: Store) -> None:
         format_func="top {}".format,
         label_visibility="collapsed",
     )
-    view = replace(view, method=str(method), top=int(top))
+    view = replace(
+        view, method=str(method), top=int(top), unshared=view.unshared and texts, shade=view.shade and texts
+    )
     if texts:
         with st.container(horizontal=True, gap="medium"):
             unshared = st.toggle("Only what shares no content word", value=view.unshared, key="unshared")
