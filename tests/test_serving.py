@@ -125,11 +125,15 @@ def test_no_file_of_the_folder_one_stands_in_is_run_and_the_end_of_the_command_i
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL, signal.SIGHUP])
 def test_the_server_does_not_outlive_its_command(tiny_store, end):
-    with app(tiny_store) as (process, port):
-        handshake(port)  # a visitor
-        process.send_signal(end)
-        process.wait(timeout=120)
-        assert not _listens("127.0.0.1", port)
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
+    try:
+        with app(tiny_store) as (process, port):
+            handshake(port)  # a visitor
+            process.send_signal(end)
+            process.wait(timeout=120)
+            assert not _listens("127.0.0.1", port)
+    finally:
+        signal.signal(signal.SIGHUP, inherited)
 
 
 def test_nothing_outside_is_asked_whoever_knocks(tiny_store, tmp_path):
