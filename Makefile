@@ -60,7 +60,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/ready
-	$(PIP) --editable ".[$(EXTRA),text,dev]"
+	$(PIP) --editable ".[$(EXTRA),adapters,dev]"
 	@touch $@
 
 clean:

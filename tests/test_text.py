@@ -66,10 +66,10 @@ def test_padding_changes_nothing_beyond_rounding(name):
         torch.testing.assert_close(task.loss(model, batch), task.loss(model, longer), rtol=1e-4, atol=1e-5)
 
 
-def assert_hooks_are_autograd(task, model, batch):
-    """Parameter by parameter, each against its own size (a key's bias has gradient zero but for rounding)."""
+def assert_hooks_are_autograd(task, model, batch, of=None):
+    """Parameter by parameter, each against its own size (a key's bias has gradient zero but for rounding); all, or `of`."""
     module = ModelOutput(task, model, tuple(batch), ()).eval()
-    names = [f"model.{key}" for key, _ in model.named_parameters()]
+    names = [f"model.{key}" for key in (of or dict(model.named_parameters()))]
     expected = reference_gradients(module, tuple(batch.values()), names)
     found = {key: torch.zeros_like(values) for key, values in expected.items()}
 

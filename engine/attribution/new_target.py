@@ -19,9 +19,9 @@ from traklens.engine.attribution.described import PROBABILITIES, classes_of, gue
 from traklens.engine.attribution.scores import Target, joined
 from traklens.engine.data import Example, open_image, read_image
 from traklens.engine.features.featurize import Featurizer
+from traklens.engine.models.weights import weights_digest
 from traklens.engine.tasks.contract import Batch, Context, Task, Training, Values
 from traklens.engine.tasks.registry import guarded, task_of
-from traklens.stores.checksums import digest
 from traklens.stores.errors import DataError, ModelError, UsageError
 from traklens.stores.examples import content_fields
 from traklens.stores.layout import SECOND_MOMENT
@@ -52,7 +52,7 @@ class LiveModels:
                     "the weights the store was built with",
                     "Put it back there, or `traklens relocate STORE --run RUN`; stored examples can be looked up without it.",
                 )
-            if digest(path) != spec.sha256:
+            if weights_digest(path) != spec.sha256:
                 raise ModelError(
                     f"checkpoint {path}",
                     "other bytes",

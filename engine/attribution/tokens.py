@@ -76,9 +76,9 @@ class Shader:
             if isinstance(self.task, LanguageTask):
                 part = _of_answers(self.task, featurizer, batch, along) * scale[:, None]
                 answered = part if answered is None else answered + part
-            if not isinstance(self.task, CausalTask):
-                part = _of_inputs(featurizer, batch, along) * scale[:, None]
-                said = part if said is None else said + part
+            through = None if isinstance(self.task, CausalTask) else _of_inputs(featurizer, batch, along)
+            if through is not None:
+                said = through * scale[:, None] if said is None else said + through * scale[:, None]
         return {
             row: self._in_words(
                 example.fields,
@@ -159,13 +159,13 @@ def _of_answers(task: LanguageTask, featurizer: Featurizer, batch: Batch, along:
     return nn.functional.pad(found, (1, 0)) if isinstance(task, CausalTask) else found  # the first token is not asked
 
 
-def _of_inputs(featurizer: Featurizer, batch: Batch, along: dict[str, Tensor]) -> Tensor:
-    """Contributions of the tokens of the input through their embeddings, [B, L]; zero where the table is not attributed."""
+def _of_inputs(featurizer: Featurizer, batch: Batch, along: dict[str, Tensor]) -> Tensor | None:
+    """Contributions of the tokens of the input through their embeddings, [B, L]; None where the table is not attributed."""
     table = featurizer.model.get_input_embeddings().weight  # type: ignore[operator]
     name = next((name for name, parameter in featurizer.model.named_parameters() if parameter is table), None)
-    found = torch.zeros(batch["tokens"].shape)
     if name not in along:
-        return found
+        return None
+    found = torch.zeros(batch["tokens"].shape)
 
     def rows_sink(_: str, values: Tensor, ids: Tensor, rows: slice) -> None:
         if ids.shape == batch["tokens"].shape and torch.equal(ids, batch["tokens"][rows]):

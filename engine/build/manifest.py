@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from traklens.engine.build.source import Source
+from traklens.engine.models.weights import weights_digest
 from traklens.engine.tasks.registry import recorded
 from traklens.engine.versions import libraries
-from traklens.stores.checksums import digest
 from traklens.stores.layout import SCHEMA, relative_path
 from traklens.stores.specs import CheckpointSpec, Manifest, ModelOutputSpec, ProjectionSpec, ScoreSpec, seen_from
 
@@ -18,7 +18,7 @@ def manifest_of(
     checkpoints = tuple(
         CheckpointSpec(
             path=relative_path(file, path),
-            sha256=digest(file),
+            sha256=weights_digest(file),
             subset=None
             if source.subsets is None
             else f"{source.subsets[m].sum()} of {source.n_train} training {source.dataset.account.noun}",

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from traklens.engine.data import load_again
 from traklens.engine.data.load import OF_THE_TASK, Read
+from traklens.engine.models.weights import weights_digest
 from traklens.engine.tasks.registry import reading_of, task_of
 from traklens.engine.training.run_directory import open_run
 from traklens.stores.atomic import write_json
-from traklens.stores.checksums import digest, renew_checksum
+from traklens.stores.checksums import renew_checksum
 from traklens.stores.errors import StoreError, UsageError
 from traklens.stores.layout import MAGIC, MANIFEST, building_path, relative_path
 from traklens.stores.locks import writing
@@ -68,7 +69,7 @@ def _checkpoints(store: Path, run: Path, manifest: Manifest) -> tuple:
     opened, moved = open_run(run), []
     for m, checkpoint in enumerate(manifest.checkpoints):
         file = opened.checkpoint(m)
-        if not file.is_file() or digest(file) != checkpoint.sha256:
+        if not file.is_file() or weights_digest(file) != checkpoint.sha256:
             raise StoreError(
                 f"run {run}", f"other weights in {file.name}", "the store's own", "Name its run directory."
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from traklens.engine.data import Dataset
+from traklens.engine.models.weights import weights_in
 from traklens.engine.progress import Report, silent
 from traklens.engine.streams import STREAMS
 from traklens.engine.tasks.contract import Task
@@ -75,6 +76,7 @@ class Source:
         else:
             is_heldout = np.array([example.split == "heldout" for example in dataset.examples])
             train, heldout = np.flatnonzero(~is_heldout), np.flatnonzero(is_heldout)
+            checkpoints = tuple(weights_in(path) for path in checkpoints)
             spec = known.model_spec(model or "", dataset, checkpoints)
         rows = [Placed(dataset.examples[i], dataset.root, "dataset") for i in (*train, *heldout)]
         further = None

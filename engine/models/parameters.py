@@ -9,12 +9,12 @@ from traklens.stores.errors import UsageError
 
 
 def attributed_parameters(model: nn.Module, modules: str = "", frozen: Sequence[str] = ()) -> list[str]:
-    """Names of the parameters whose gradients are attributed: all but the `frozen` ones.
+    """Names of the parameters whose gradients are attributed: all that take gradients but the `frozen` ones.
 
     With `modules`, comma-separated patterns ("visual.*, *.mlp.*"), those whose name, or the name of a module around
     them, one of them matches. UsageError for a pattern that matches nothing.
     """
-    every = [name for name, _ in model.named_parameters() if name not in frozen]
+    every = [name for name, p in model.named_parameters() if p.requires_grad and name not in frozen]
     patterns = [pattern.strip() for pattern in modules.split(",") if pattern.strip()]
     if not patterns:
         return every

@@ -4,7 +4,7 @@ Nothing here reaches a network, and no code of a model's folder is run.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from traklens.engine.models import tokenization
+from traklens.engine.models.adapters import adapter_of, base_of, load_adapted
 from traklens.engine.models.weights import load_state
 from traklens.stores.errors import ModelError
 from traklens.stores.specs import ModelSpec
@@ -27,9 +28,12 @@ LONGEST = 512  # ids of a text, where a folder's configuration does not say
 LIMITS = ("max_position_embeddings", "n_positions", "n_ctx")
 
 
-def text_spec(task: str, name: str, texts: Iterable[str], classes: Sequence[str] = ()) -> ModelSpec:
+def text_spec(
+    task: str, name: str, texts: Iterable[str], classes: Sequence[str] = (), checkpoints: Sequence[Path] = ()
+) -> ModelSpec:
     """Describe a model for a task of text: one of ours (tiny_bert, tiny_t5, tiny_gpt2), with pieces made of `texts`, or a
-    folder with config.json and a tokenizer. Raises ModelError for anything else.
+    folder with config.json and a tokenizer. Where `checkpoints` are adapters, the folder holds the weights below them.
+    Raises ModelError for anything else.
     """
     transformers = library()
     ours = resources.files("traklens.engine.models.configs") / f"{name}.json"
@@ -60,12 +64,35 @@ def text_spec(task: str, name: str, texts: Iterable[str], classes: Sequence[str]
         "longest": longest,
         "library": transformers.__version__,
     }
+    adapter = adapter_of(checkpoints)
+    if adapter is not None:
+        config |= {"adapter": adapter, "base": base_of(Path(name))}
     if classes:
-        config["classes"] = list(classes)
+        config["classes"] = ordered(classes, architecture)
     spec = ModelSpec(name, config, (0.0,), (1.0,))
     found = _configuration(task, spec)  # says what is wrong with it
     config["two_kinds"] = getattr(found, "type_vocab_size", 0) > 1  # tells two texts of a pair apart
     return spec
+
+
+def ordered(classes: Sequence[str], architecture: Mapping[str, Any]) -> list[str]:
+    """The classes of a data set in the order of a model that names them (`id2label`), whatever their case; else as they are.
+
+    ModelError for a model that names others.
+    """
+    own = {int(number): str(name) for number, name in (architecture.get("id2label") or {}).items()}
+    names = [own[number] for number in sorted(own)]
+    if not own or all(name == f"LABEL_{number}" for number, name in own.items()):
+        return list(classes)
+    by_name = {label.lower(): label for label in classes}
+    if sorted(by_name) != sorted(name.lower() for name in names):
+        raise ModelError(
+            "model's labels",
+            ", ".join(names[:12]),
+            f"those of the data: {', '.join(list(classes)[:12])}",
+            "Name them alike, in id2label of config.json or in the data.",
+        )
+    return [by_name[name.lower()] for name in names]
 
 
 def library() -> Any:
@@ -74,6 +101,7 @@ def library() -> Any:
     import transformers
 
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     return transformers
 
 
@@ -117,5 +145,7 @@ def build_text_model(task: str, spec: ModelSpec, *, seed: int = 0) -> nn.Module:
 
 
 def load_text_model(task: str, spec: ModelSpec, path: Path) -> nn.Module:
-    """The model with the weights of a file, in evaluation mode and float32. ModelError as `load_state`."""
+    """The model with the weights of a file, in evaluation mode and float32. ModelError as `load_state`, `load_adapted`."""
+    if "adapter" in spec.config:
+        return load_adapted(getattr(library(), CLASSES[task]), _configuration(task, spec), spec, path)
     return load_state(build_text_model(task, spec), path, spec.name)

@@ -1,5 +1,7 @@
 """Load a checkpoint into a model exactly, or say what does not fit; nothing pickled is run."""
 
+import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from traklens.stores.checksums import digest
 from traklens.stores.errors import ModelError
 
 NAMED = 3  # tensors named in a message; the rest is counted
+INDEX = ".safetensors.index.json"  # of weights in shards
+WEIGHTS = (
+    "adapter_model.safetensors",
+    "model.safetensors",
+    f"model{INDEX}",
+    "adapter_model.bin",
+    "pytorch_model.bin",
+)
 HARMLESS = ("position_ids",)  # buffers that older libraries wrote
 
 
@@ -38,15 +49,8 @@ def load_state(model: nn.Module, path: Path, name: str) -> nn.Module:
 
     Every tensor must be there, in the model's shape, and no other. Returns the model as `ready` gives it. ModelError.
     """
-    check_file(path)
     expected = f"the weights of {name!r}, without pickled code"
-    try:
-        if path.suffix == ".safetensors":
-            found: Any = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, safetensors and zipfile each raise their own
-        raise ModelError(f"checkpoint {path}", *_reason(error, expected, "Save the model's state dict.")) from error
+    found = read_state(path, expected)
     for around in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(around), dict):
             found = found[around]
@@ -59,6 +63,40 @@ def load_state(model: nn.Module, path: Path, name: str) -> nn.Module:
         raise ModelError(f"checkpoint {path}", misfit, expected, "Check that the file belongs to this model.")
     model.load_state_dict(found)
     return ready(model, path)
+
+
+def weights_in(path: Path) -> Path:
+    """The weights file of a folder as transformers and peft save it (or its index, for weights in shards); a file itself."""
+    return next((path / name for name in WEIGHTS if (path / name).is_file()), path) if path.is_dir() else path
+
+
+def read_state(path: Path, expected: str) -> Any:
+    """What a weights file holds, nothing pickled being run. ModelError, which says what was `expected`."""
+    check_file(path)
+    try:
+        if path.name.endswith(INDEX):
+            return {name: tensor for shard in shards_of(path) for name, tensor in load_file(shard).items()}
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, safetensors and zipfile each raise their own
+        raise ModelError(f"checkpoint {path}", *_reason(error, expected, "Save the model's state dict.")) from error
+
+
+def shards_of(path: Path) -> list[Path]:
+    """The files that hold the weights: those an index names, or the file itself."""
+    if not path.name.endswith(INDEX):
+        return [path]
+    named = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
+    return [path.parent / name for name in sorted(set(named))]
+
+
+def weights_digest(path: Path) -> str:
+    """sha256 of a weights file; of the digests of all files, for weights in shards."""
+    shards = shards_of(path)
+    if shards == [path]:
+        return digest(path)
+    return hashlib.sha256("".join(map(digest, [path, *shards])).encode()).hexdigest()
 
 
 def stored_state(model: nn.Module) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from traklens.stores.retrained import RetrainedModel
 from traklens.stores.specs import CLIP
 from traklens.stores.store import Store
 
-BATCH = 256
+BATCH = 64  # rows measured at a time: small, since those of texts are padded to their longest
 KEEP_LIST = {"caption": "title"}  # open_clip's name of the column
 MOVED = "Put it back there, or say where it is with `traklens relocate STORE --data FOLDER`."
 
@@ -90,7 +90,7 @@ class Retrainer:
         if self.examples is None:
             return self.loader.load_rows(rows)
         index = torch.from_numpy(rows)
-        return {name: values[index] for name, values in self.examples.items()}
+        return self.source.task.trimmed({name: values[index] for name, values in self.examples.items()})
 
     def _training(self, model: nn.Module, m: int) -> Training:
         task = self.source.task

@@ -98,7 +98,7 @@ class ClassifierTask(Task):
         if not n:
             return {}
         parts = [{name: values[i : i + WITHIN] for name, values in batch.items()} for i in range(0, n, WITHIN)]
-        p = torch.cat([torch.softmax(self.logits(model, part), dim=1) for part in parts])
+        p = torch.cat([torch.softmax(self.logits(model, self.trimmed(part)), dim=1) for part in parts])
         own = p.gather(1, batch["label"][:, None])[:, 0]
         return {"accuracy": float((p.argmax(dim=1) == batch["label"]).float().mean()), "mean p": float(own.mean())}
 

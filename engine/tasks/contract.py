@@ -93,6 +93,10 @@ class Task:
         """Tensors of B examples; pictures best as uint8, normalised in `model_output`."""
         raise self._lacks("batch(self, examples)")
 
+    def trimmed(self, batch: Batch) -> Batch:
+        """A batch of padded rows without the padding that all of them share; unchanged by default."""
+        return batch
+
     def model_output(self, model: nn.Module, batch: Batch, context: Context) -> Tensor:
         """f, shape [B]; f of an example depends on no other example of the batch."""
         raise self._lacks("model_output(self, model, batch, context)")

@@ -87,7 +87,7 @@ class LanguageTask(TextTask):
 
     def loss(self, model: nn.Module, batch: Batch, weights: Tensor | None = None) -> Tensor:
         """Mean over the examples of the mean of −log p over their tokens."""
-        logits, right, asked = self.predictions(model, self.trimmed(batch))
+        logits, right, asked = self.predictions(model, batch)
         place = asked > 0
         losses = F.cross_entropy(logits[place], right[place], reduction="none")
         each = torch.zeros(asked.shape, dtype=losses.dtype, device=losses.device).masked_scatter(place, losses)
@@ -110,10 +110,9 @@ class LanguageTask(TextTask):
         return {"loss": total / n, "exact": exact / n}
 
     def model_spec(self, name: str, dataset: Dataset, checkpoints: Sequence[Path] = ()) -> ModelSpec:
-        del checkpoints
         names = [field.name for field in self.fields]
         texts = (str(example.fields[name]) for example in dataset.examples for name in names)
-        return text_spec(self.name, name or TINY[self.name], texts)
+        return text_spec(self.name, name or TINY[self.name], texts, checkpoints=checkpoints)
 
 
 def _exact(logits: Tensor, right: Tensor, asked: Tensor) -> Tensor:

@@ -49,19 +49,12 @@ class TextClassifierTask(TextTask, ClassifierTask):
     def logits(self, model: nn.Module, batch: Batch) -> Tensor:
         return model(**inputs_of(batch)).logits
 
-    def loss(self, model: nn.Module, batch: Batch, weights: Tensor | None = None) -> Tensor:
-        return ClassifierTask.loss(self, model, self.trimmed(batch), weights)
-
-    def quality(self, model: nn.Module, batch: Batch) -> dict[str, float]:
-        return ClassifierTask.quality(self, model, self.trimmed(batch)) if len(batch["label"]) else {}
-
     def embed(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The mean of the last layer's states over the text."""
         states = model(**inputs_of(batch), output_hidden_states=True).hidden_states[-1]
         return {"text_embedding": mean_state(states, batch["mask"])}
 
     def model_spec(self, name: str, dataset: Dataset, checkpoints: Sequence[Path] = ()) -> ModelSpec:
-        del checkpoints
         names = [field.name for field in self.fields if field.kind == "text"]
         texts = (str(example.fields[name]) for example in dataset.examples for name in names)
-        return text_spec(self.name, name or TINY[self.name], texts, self.classes_in(dataset))
+        return text_spec(self.name, name or TINY[self.name], texts, self.classes_in(dataset), checkpoints)

@@ -65,7 +65,8 @@ def fit(
         batch = {name: values[index] for name, values in examples.items()}
         with guarded(task), torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed("dropout of a step", seed, number, step))
-            loss = task.loss(model, task.augmented(batch, recipe.augment, torch.Generator().manual_seed(state)))
+            batch = task.augmented(batch, recipe.augment, torch.Generator().manual_seed(state))
+            loss = task.loss(model, task.trimmed(batch))
         if not torch.isfinite(loss):
             raise ModelError(stage, f"loss {loss.item()} at step {step}", "a finite loss", "Lower --learning-rate.")
         optimizer.zero_grad(set_to_none=True)
