@@ -28,7 +28,9 @@ def build(
     model: Annotated[
         str | None, typer.Option(help="Architecture of the checkpoints, as for `traklens train`.")
     ] = None,
-    checkpoint: Annotated[list[Path] | None, typer.Option(help="Weights: a file, or a folder as saved; repeat for several.")] = None,
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(help="Weights: a file, or a folder as saved; repeat for several.")
+    ] = None,
     targets: Annotated[Path | None, typer.Option(help="Further examples to use as held-out targets.")] = None,
     proj_dim: Annotated[int, typer.Option(help="Projection dimension k.", min=1, max=1 << 20)] = 2048,
     projection: Annotated[str, typer.Option(help="sjlt or rademacher.")] = "sjlt",
