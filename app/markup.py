@@ -13,6 +13,7 @@ from traklens.engine.attribution.shades import Shade
 
 BASE_VARIABLE = "TRAKLENS_BASE_PATH"  # below which the pages are served, empty or "/lab/traklens"
 LONGEST = 400  # characters of a caption in a list
+LONGEST_CONTENT = 10_000  # characters of a text in large
 MOST_TINT = 45  # percent of a colour behind the word that contributes most
 
 
@@ -195,7 +196,7 @@ def target_card(target: Target, source: str, chips: tuple[str, ...], rivals: tup
     against = f'<div class="tl-against">rather than “{text(target.contrast)}”</div>' if target.contrast else ""
     return (
         f'<section class="tl-target">{image(source, "tl-picture", "the chosen image")}'
-        f'<div class="tl-about">{content(target.content, 10_000)}{title(target.words, target.span)}{against}'
+        f'<div class="tl-about">{content(target.content, LONGEST_CONTENT)}{title(target.words, target.span)}{against}'
         f"<div>{labels}</div>"
         f'<dl class="tl-facts">{cells}</dl></div></section>'
     )
@@ -241,18 +242,23 @@ def suspect_card(
     version: int,
     *,
     place: str,
-    probability: float,
+    probability: float | None,
     chips: tuple[str, ...] = (),
     about: str = "",
 ) -> str:
-    """The pair under review: picture in large, caption, its place in the queue, what was decided."""
+    """The pair under review: picture in large, caption, its place in the queue, how likely it is wrong, what was decided."""
+    likely = (
+        ""
+        if probability is None
+        else f'<span class="tl-chip tl-chip-strong">{_share(probability)} likely wrong</span>'
+    )
     labels = "".join(f'<span class="tl-chip">{text(chip, 120)}</span>' for chip in chips)
     return (
         f'<section class="tl-suspect" data-pair="{escape(id)}">'
         f"{image(picture(row, version, 'large'), 'tl-suspect-picture', 'the image under review')}"
         f'<div class="tl-quiet tl-suspect-place">{escape(place)}</div>'
-        f"{content(about, 10_000)}{title(caption)}"
-        f'<div><span class="tl-chip tl-chip-strong">{_share(probability)} likely wrong</span>{labels}</div></section>'
+        f"{content(about, LONGEST_CONTENT)}{title(caption)}"
+        f"<div>{likely}{labels}</div></section>"
     )
 
 

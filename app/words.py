@@ -6,6 +6,8 @@ from traklens.engine.attribution.described import classes_of, is_language, is_ma
 from traklens.stores.examples import content_fields
 from traklens.stores.store import Store
 
+ANSWER = "answer"
+
 
 @dataclass(frozen=True)
 class Words:
@@ -30,8 +32,8 @@ class Words:
 
     @property
     def hunts(self) -> bool:
-        """Whether what stands in words can be wrong in a way that is hunted: a caption or a label."""
-        return self.kind in ("pairs", "labels")
+        """Whether what stands in words can be wrong in a way that is hunted: a caption, a label or an answer."""
+        return self.kind in ("pairs", "labels") or self.what == ANSWER
 
     def count(self, n: int) -> str:
         """So many of them."""
@@ -48,6 +50,6 @@ def words_of(store: Store) -> Words:
             "labels", "example", "examples", "label", "speak for the label", "speak against the label", shown
         )
     if is_language(store):
-        what = "answer" if content_fields(store.task) else "text"
+        what = ANSWER if content_fields(store.task) else "text"
         return Words("language", "text", "texts", what, f"taught the {what}", f"spoke against the {what}", "text")
     return Words("own", "example", "examples", store.task.title, "raise the output", "lower the output")

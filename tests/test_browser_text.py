@@ -117,3 +117,56 @@ def test_only_what_shares_no_content_word_is_listed(visit, own):
     settle(page)
     assert "unshared" not in page.url
     assert rows.count() > 0
+
+
+@pytest.mark.parametrize("own", ["seq2seq"], indirect=True)
+def test_an_answer_is_asked_about_rather_than_another(visit, own):
+    page = visit(own[1], ready=(".tl-row",))
+    settle(page)
+    before = page.locator(".tl-row .tl-number").all_inner_texts()
+    page.get_by_text("Ask with another").click()
+    page.get_by_label("Another answer").fill("in Fels")
+    page.get_by_label("Why that rather than").fill("in Gond")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.locator(".tl-target").get_by_text("in Gond").wait_for()
+    settle(page)
+    shot(page, "seq2seq-contrast")
+    assert "contrast=" in page.url
+    assert "in Fels" in page.locator(".tl-target").inner_text()
+    assert page.locator(".tl-row .tl-number").all_inner_texts() != before
+    page.get_by_role("button", name="Back to the stored").click()
+    page.locator(".tl-target").get_by_text("in Gond").wait_for(state="detached")
+
+
+def test_texts_are_taken_out_and_a_model_is_trained_to_check(visit, own):
+    name, url = own
+    page = visit(f"{url}/remove?k=4", ready=(".tl-big",))
+    settle(page)
+    page.get_by_role("button", name="Retrain to check").click()
+    page.wait_for_function("() => document.body.innerText.includes('Measured with 3 seeds')", timeout=240_000)
+    page.locator(".st-key-check .js-plotly-plot").wait_for()
+    page.locator('[data-testid="stProgress"]').wait_for(state="detached")
+    settle(page)
+    shot(page, f"{name}-retrained")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_wrong_labels_and_wrong_answers_are_hunted(visit, own, scheme):
+    name, url = own
+    page = visit(f"{url}/hunt", scheme=scheme, ready=(".tl-suspect", ".st-key-hunt-next button"))
+    settle(page)
+    shot(page, f"{name}-hunt-{scheme}")
+    what = "label" if name == "text_classifier" else "answer"
+    assert f"{what}s are estimated to be wrong" in page.inner_text("body") or f"right {what}s" in page.inner_text(
+        "body"
+    )
+    first = page.locator(".tl-suspect").inner_text()
+    page.keyboard.press("w")
+    page.wait_for_function("was => document.querySelector('.tl-suspect')?.innerText !== was", arg=first)
+    page.locator('[data-testid="stProgress"]').get_by_text("1 of").wait_for()
+    page.keyboard.press("z")
+    page.locator('[data-testid="stProgress"]').get_by_text("0 of").wait_for()
+    settle(page)
+    found = Axe().run(page, options={"runOnly": RULES}).response["violations"]
+    assert [(rule["id"], [node["html"][:200] for node in rule["nodes"][:3]]) for rule in found] == []

@@ -180,7 +180,7 @@ def test_removal_retraining_hunt_and_evaluation(store, world):
         assert np.isfinite(again.score).all()
         assert len(gather(store).f) == store.n_checkpoints + 2
     else:
-        with pytest.raises(UsageError, match="no caption or label"):
+        with pytest.raises(UsageError, match="no caption, label"):
             hunt(store)
     outcome = evaluate(store, subsets=4, targets=4)
     assert {"trak", "graddot", "random"} <= set(outcome["lds"])

@@ -129,6 +129,6 @@ WORLDS = {
     "image_classifier": World("image_classifier", _labelled, True),
     "own": World("own.py:Line", _table, False),
     "text_classifier": World("text_classifier", _reviews, True),
-    "seq2seq": World("seq2seq", _questions, False),
+    "seq2seq": World("seq2seq", _questions, True),
     "causal_lm": World("causal_lm", _sentences, False),
 }

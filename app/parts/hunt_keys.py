@@ -33,7 +33,8 @@ export default function ({ data, parentElement, setStateValue }) {
     status.style.cssText = "font-size:.8rem;min-height:1.2em;opacity:.8";
     parentElement.appendChild(status);
   }
-  me.ahead = data.items.map((item) => Object.assign(new Image(), { src: item.picture }));  // held, so that they stay loaded
+  const pictured = data.items.filter((item) => item.picture);
+  me.ahead = pictured.map((item) => Object.assign(new Image(), { src: item.picture }));  // held, so that they stay loaded
   const card = () => document.querySelector(".tl-suspect[data-pair]");
   const waiting = (id) => me.queue.some((press) => press.id === id);
   const say = (words, refused) => {
@@ -48,7 +49,9 @@ export default function ({ data, parentElement, setStateValue }) {
       const next = at < 0 ? null : data.items[at + 1];
       if (next) {
         shown.dataset.pair = next.id;
-        shown.querySelector("img").src = next.picture;
+        if (next.picture) shown.querySelector("img").src = next.picture;
+        const said = shown.querySelector(".tl-content bdi");
+        if (said) said.textContent = next.content;
         shown.querySelector("[role=heading] bdi").textContent = next.caption;
         shown.querySelector(".tl-suspect-place").textContent = next.place;
         shown.querySelectorAll(".tl-chip").forEach((chip) => chip.remove());
@@ -60,7 +63,8 @@ export default function ({ data, parentElement, setStateValue }) {
     const shown = card(), id = shown?.dataset.pair, picture = shown?.querySelector("img");
     const item = data.items.find((one) => one.id === id);
     if (!item || waiting(id) || me.blocked === id) return say("Not taken: the next pair is not on screen yet.", true);
-    if (!picture.complete || !picture.naturalWidth) return say("Not taken: the picture is still loading.", true);
+    const loaded = !item.picture || (picture?.complete && picture.naturalWidth);
+    if (!loaded) return say("Not taken: the picture is still loading.", true);
     me.last = Math.max(me.last + 1, Date.now());
     me.queue.push({ number: me.last, id, decision, seen: item.seen });
     setStateValue("presses", me.queue.slice());
@@ -107,8 +111,9 @@ def listen(
     moves: Sequence[str],
     record: Callable[[str, str, int], None],
 ) -> None:
-    """Listen for decisions on `items`: the pair on screen and those that follow, each with id, picture, caption, place, seen.
+    """Listen for decisions on `items`: the pair on screen and those that follow.
 
+    Each has id, picture (its address, "" without one), content (a text, "" without one), caption, place and seen.
     `record(id, decision, seen)` is called once for each press; `keys` maps letters to decisions, `moves` are letters that
     change the pair by other means and wait until it is shown.
     """

@@ -1,4 +1,4 @@
-"""Hunt: the training examples most likely to have a wrong caption or label, one key per decision, undo, export."""
+"""Hunt: the training examples most likely to have a wrong caption, label or answer, one key per decision, undo, export."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 
 from traklens.app import caches
-from traklens.app.markup import LONGEST, notice, picture, suggested, suspect_card, why_suspect
+from traklens.app.markup import LONGEST, LONGEST_CONTENT, notice, picture, suggested, suspect_card, why_suspect
 from traklens.app.parts import browse, hunt_export, hunt_keys, hunt_table
 from traklens.app.parts.cards import ranked_list
 from traklens.app.parts.review import problem, recorded
@@ -30,8 +30,8 @@ KEYS = {
     "unsure": ("Unsure", "u", "cannot be told: stays in the training list"),
 }
 NO_HUNT = (
-    "The examples of this task have no caption or label that could be wrong. Hunting needs image–caption pairs or a "
-    "classifier; on Explore, strong opponents and examples that explain themselves are worth a look."
+    "The examples of this task have no caption, label or answer that could be wrong. Hunting needs image–caption pairs, a "
+    "classifier or inputs with answers; on Explore, strong opponents and examples that explain themselves are worth a look."
 )
 EXPLANATION = """
 **Probability.** How likely the {what} is wrong, from all signals together. It is an estimate from the store alone; the
@@ -133,7 +133,8 @@ def _one_by_one(
         st.html(
             suspect_card(
                 row, id, store.examples.words[row], caches.pictures(store), chips=chips,
-                place=_place_in_words(place, ids), probability=float(suspects.probability[row]),
+                place=_place_in_words(place, ids),
+                probability=float(suspects.probability[row]) if suspects.probability.any() else None,
                 about=store.examples.content(row),
             )
         )  # fmt: skip
@@ -182,6 +183,7 @@ def _ahead(store: Store, ids: list[str], place: int, decisions: dict[str, Review
             {
                 "id": ids[i],
                 "picture": picture(row, caches.pictures(store), "large"),
+                "content": store.examples.content(row)[:LONGEST_CONTENT],
                 "caption": str(store.examples.words[row])[:LONGEST],
                 "place": _place_in_words(i, ids),
                 "seen": seen_of(decisions, ids[i]),

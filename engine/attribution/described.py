@@ -46,6 +46,11 @@ def is_language(store: Store) -> bool:
     return store.task.name in LANGUAGE and not store.task.source
 
 
+def is_answering(store: Store) -> bool:
+    """Whether the examples are inputs with answers that could be wrong."""
+    return is_language(store) and store.task.title != store.task.fields[0].name
+
+
 def classes_of(store: Store) -> tuple[str, ...]:
     """The classes in the order of their probabilities; none where the store has no classes."""
     return tuple(store.manifest.model.config.get("classes", ()))

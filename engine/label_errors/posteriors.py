@@ -46,12 +46,14 @@ def log_p_of_captions(cosines: np.ndarray, of: np.ndarray, unseen: np.ndarray) -
 def classes_of(store: Store, evidence: Evidence) -> Classes | None:
     """The classes of a classifier, or captions as classes: these only where at most 200 repeat ten times or more on average.
 
-    None where captions are no classes.
+    None where captions are no classes, and for answers of language models.
     """
     if evidence.probabilities is not None:
         of = evidence.words_space.argmax(axis=1)
         log_p = np.log(np.maximum(evidence.probabilities.astype(np.float64), 1e-30))
         return Classes(described.classes_of(store), of, log_p, evidence.unseen)
+    if not evidence.expects:
+        return None
     captions = store.examples.words[: store.n_train]
     distinct, first = np.unique(captions, return_index=True)
     if not 2 <= distinct.size <= min(MOST_CLASSES, store.n_train // LEAST_PER_CLASS):

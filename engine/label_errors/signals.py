@@ -1,10 +1,10 @@
-"""Signs that a training example has a wrong caption or label, one number each: the larger, the more suspect. No torch.
+"""Signs that a training example has a wrong caption, label or answer, a number each: the larger, the more suspect. No torch.
 
 margin              −f of the models that did not train on the pair: they rank caption and image badly
 self_influence      mean_m φ_iᵀG⁻¹φ_i·Q_i, the pair's attribution to itself: high for pairs learned by heart
                     (Feldman and Zhang, arXiv 2008.03703; TRAK, section 3)
 harm                −mean attribution to the other pairs: it lowers the model output of others
-image_neighbours    the nearest images have captions unlike its own
+image_neighbours    the nearest images (texts, inputs) have captions (labels, answers) unlike its own
 text_neighbours     the pairs with the nearest captions have images unlike its own
 copies              a picture nearly the same has another caption
 """
@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from traklens.engine.attribution.described import PROBABILITIES, classes_of, is_matching
+from traklens.engine.attribution.described import PROBABILITIES, classes_of, is_answering, is_matching
 from traklens.engine.attribution.methods import blocks, mean_q
+from traklens.engine.label_errors.answers import answer_space
 from traklens.engine.label_errors.neighbours import Neighbours, embedding_space, nearest, numbered
 from traklens.engine.progress import Report, silent
 from traklens.engine.retraining.jobs import retraining_method
@@ -40,22 +41,31 @@ OF_LABELS = {
     "image_neighbours": "Similar images have other labels",
     "copies": "A near-copy of the image has another label",
 }
+OF_ANSWERS = {
+    "margin": "Models that did not train on it do not give its answer",
+    "self_influence": OF_PAIRS["self_influence"],
+    "harm": OF_LABELS["harm"],
+    "image_neighbours": "Similar inputs have other answers",
+    "copies": "A near-copy of the input has another answer",
+}
 
 
 def reasons_of(store: Store) -> dict[str, str]:
     """The signals that a store has, and what each says.
 
-    Raises UsageError for a task without captions or labels to be wrong, or without embeddings to compare by.
+    Raises UsageError for a task without captions, labels or answers to be wrong, or without embeddings to compare by.
     """
     if is_matching(store):
         return OF_PAIRS
+    if is_answering(store):
+        return OF_ANSWERS
     if classes_of(store) and store.has(PROBABILITIES) and store.task.embeddings:
         pictures = store.task.first("image") is not None
         return OF_LABELS if pictures else {k: v.replace("image", "text") for k, v in OF_LABELS.items()}
     raise UsageError(
         "hunt",
-        f"the task {store.task.name!r}, whose examples have no caption or label that could be wrong",
-        "image–caption pairs or a classifier",
+        f"the task {store.task.name!r}, whose examples have no caption, label or answer that could be wrong",
+        "image–caption pairs, a classifier or inputs with answers",
         "Look at the opponents and at the self-influence of examples instead.",
     )
 
@@ -68,8 +78,9 @@ class Evidence:
     models with embeddings, in the order of the blocks of the spaces [n, M·e]. witness_f and witness_unseen [W, n]: the
     same of the other retrained models that the store keeps.
 
-    image: the nearest by image, in image_space; words_space: where captions lie, or the labels as unit vectors [n, C]; text:
-    the nearest by caption, none for labels; probabilities: of the classes, [M, n, C], none for captions.
+    image: the nearest by image (text, input), in image_space; words_space: where captions lie, the labels as unit vectors
+    [n, C], or answers (see answers.py); text: the nearest by caption, of pairs alone; probabilities: of the classes,
+    [M, n, C], of classifiers alone.
     """
 
     f: np.ndarray
@@ -82,12 +93,18 @@ class Evidence:
     text: Neighbours | None = None
     probabilities: np.ndarray | None = None
 
+    @property
+    def expects(self) -> bool:
+        """Whether the models themselves say where the words of an example should lie: captions by the image, labels."""
+        return self.text is not None or self.probabilities is not None
+
 
 def gather(store: Store, report: Report = silent, *, witnesses: bool = True) -> Evidence:
     """Read what the signals need; the neighbours are n²·M·e products for each space. UsageError as `reasons_of`."""
     reasons_of(store)
     n, pairs = store.n_train, is_matching(store)
-    needed = (*store.task.embeddings, *(() if pairs else (PROBABILITIES,)))
+    classes = classes_of(store)
+    needed = (*store.task.embeddings, *((PROBABILITIES,) if classes else ()))
     models = retrained_models(store) if witnesses else []
     judges = [model for model in models if all(name in model.arrays for name in needed)]
     others = [model for model in models if not all(name in model.arrays for name in needed)]
@@ -115,10 +132,12 @@ def gather(store: Store, report: Report = silent, *, witnesses: bool = True) -> 
     )
     if pairs:
         return replace(shared, text=found[store.task.embeddings[-1]])
+    if not classes:
+        return replace(shared, words_space=answer_space(store))
     probabilities = [np.asarray(store.array(m, PROBABILITIES)[:n]) for m in range(store.n_checkpoints)]
     probabilities += [model.arrays[PROBABILITIES][:n].astype(np.float32) for model in judges]
-    labels = np.array([classes_of(store).index(str(label)) for label in store.examples.words[:n]])
-    one_hot = np.eye(len(classes_of(store)), dtype=np.float32)[labels]
+    labels = np.array([classes.index(str(label)) for label in store.examples.words[:n]])
+    one_hot = np.eye(len(classes), dtype=np.float32)[labels]
     return replace(shared, words_space=one_hot, probabilities=np.stack(probabilities))
 
 
@@ -197,7 +216,7 @@ def _column_sums(store: Store, m: int, part: slice) -> np.ndarray:
 
 def image_neighbours(store: Store, evidence: Evidence) -> np.ndarray:
     """Mean distance (1 − cosine) of its caption from those of the pairs with the nearest images; of labels, the share of
-    others."""
+    others; of answers, about the share of other words."""
     return _mean_distance(evidence.words_space, evidence.image)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from traklens.engine.attribution.described import PROBABILITIES, classes_of, is_matching
+from traklens.engine.attribution.described import PROBABILITIES, classes_of, is_answering, is_matching
 from traklens.engine.attribution.scores import stored_target
 from traklens.engine.label_errors.signals import trained_on
 from traklens.stores.store import Store
@@ -17,10 +17,13 @@ def suggestions(store: Store, row: int, *, count: int = SHOWN) -> list[str]:
 
     A caption scores its mean cosine to the image over the checkpoints, plus the share of the 30 pairs with the nearest
     images (other pictures than its own) that carry it. Of a classifier the likeliest classes other than the label, by the
-    models that did not train on the example. Empty when there is no other, or nothing to tell by.
+    models that did not train on the example. Of an input with an answer those of the 30 nearest other inputs, the commonest
+    first. Empty when there is no other, or nothing to tell by.
     """
     if classes_of(store):
         return _likeliest_classes(store, row, count)
+    if is_answering(store):
+        return _answers_of_neighbours(store, row, count)
     if not is_matching(store):
         return []
     query = stored_target(store, row).similarity_query.reshape(store.n_checkpoints, 2, -1)
@@ -39,6 +42,19 @@ def suggestions(store: Store, row: int, *, count: int = SHOWN) -> list[str]:
         cosine[str(captions[i])] = max(cosine.get(str(captions[i]), -1.0), float(to_captions[i]))
     cosine.pop(str(store.examples.words[row]), None)
     return sorted(cosine, key=lambda caption: -cosine[caption] - share.get(caption, 0.0))[:count]
+
+
+def _answers_of_neighbours(store: Store, row: int, count: int) -> list[str]:
+    """Answers other than its own of the nearest other inputs: by the sum of their cosines, the clearest first."""
+    cosines = store.similarity.scores(stored_target(store, row).similarity_query).astype(np.float64)
+    cosines[store.examples.group[: store.n_train] == store.examples.group[row]] = -np.inf
+    near = np.argsort(-cosines, kind="stable")[:NEAR]
+    answers, own = store.examples.words, str(store.examples.words[row])
+    votes: dict[str, float] = {}
+    for other in near[np.isfinite(cosines[near])]:
+        votes[str(answers[other])] = votes.get(str(answers[other]), 0.0) + float(cosines[other])
+    votes.pop(own, None)
+    return sorted(votes, key=lambda answer: -votes[answer])[:count]
 
 
 def _likeliest_classes(store: Store, row: int, count: int) -> list[str]:

@@ -5,7 +5,8 @@ caption: the image embedding under checkpoints that never saw the pair, under th
 to caption embeddings with the pair left out, and the mean caption of the pairs with the nearest images. Each gives the own
 caption a score and a margin over the best other caption. The suspicion is minus the mean of all of these, standardised, with
 the margin under retrained models where there are any. The labels of a classifier are captions of a few words: their space
-has an axis for each class, in which the models' probabilities are the expectation.
+has an axis for each class, in which the models' probabilities are the expectation. Answers of language models are expected
+by the ridge regression and the neighbours alone; what the models say of them is their f.
 
 How wrong captions score is known without any truth: give images the captions of other pairs. That gives the probability
 (positive-unlabelled learning; Elkan and Noto 2008, Blanchard, Lee and Scott 2010).
@@ -44,7 +45,7 @@ def rank_suspects(store: Store, evidence: Evidence) -> Ranked:
     predicted = dict(predictions(evidence))
     own = {name: captions.scored(values, captions.own) for name, values in predicted.items()}
     parts = [own[name] for name in predicted]
-    if len(evidence.witness_f):
+    if len(evidence.witness_f) or not evidence.expects:
         parts += [-margin(store, evidence)[:, None]] * WITNESS_WEIGHT
     score = -_standard(np.concatenate(parts, axis=1)).mean(axis=1)
     swapped = np.random.default_rng(SEED).permutation(captions.own)
@@ -64,6 +65,8 @@ def predictions(evidence: Evidence) -> Iterator[tuple[str, np.ndarray]]:
     for name, where in (("unseen", evidence.unseen), ("seen", ~evidence.unseen)):
         if evidence.probabilities is not None:
             yield name, _mean_probabilities(evidence.probabilities, where)
+            continue
+        if not evidence.expects:
             continue
         weight = where / np.maximum(where.sum(axis=0), 1) * checkpoints  # all alike where there is no such checkpoint
         weight = np.where(where.any(axis=0), weight, 1.0)
