@@ -17,10 +17,9 @@ from traklens.engine.attribution.methods import scores_of
 from traklens.engine.build.source import Source
 from traklens.engine.build.stages import build_store
 from traklens.engine.evaluation.evaluate import target_rows
-from traklens.engine.evaluation.lds import lds
+from traklens.engine.evaluation.lds import judged
 from traklens.engine.retraining.jobs import retraining_method
 from traklens.engine.retraining.subsets import measured_subsets
-from traklens.engine.statistics import bootstrap
 from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
 from traklens.stores.store import open_store
 
@@ -64,9 +63,9 @@ def main() -> None:
     for number, (name, (output, projection, score)) in enumerate(OPTIONS.items()):
         path = wanted.work / f"option-{number}"
         build_store(source, path, ModelOutputSpec(**output), ProjectionSpec(**projection), ScoreSpec(**score))
-        each = lds(scores_of(open_store(path), "trak", rows).scores, kept, f[:, rows])
+        each = judged(scores_of(open_store(path), "trak", rows).scores, kept, f[:, rows])
         defaults = each if defaults is None else defaults
-        found, less = bootstrap(each), bootstrap(each - defaults)
+        found, less = each.interval, each.lead(defaults)
         gap = "" if each is defaults else f"{less.mean:+.3f} ({less.lo:+.3f} to {less.hi:+.3f})"
         print(f"| `{name}` | {found.mean:.3f} | {found.lo:.3f} to {found.hi:.3f} | {gap} |", flush=True)
 

@@ -14,11 +14,10 @@ from machine import machine
 
 from traklens.engine.attribution.methods import mean_q, scores_of
 from traklens.engine.evaluation.evaluate import target_rows
-from traklens.engine.evaluation.lds import lds, thresholded_lds
+from traklens.engine.evaluation.lds import judged_with_threshold, lds
 from traklens.engine.features.precondition import DampedGram, gram_matrix
 from traklens.engine.retraining.jobs import retraining_method
 from traklens.engine.retraining.subsets import measured_subsets
-from traklens.engine.statistics import bootstrap
 from traklens.stores.store import Store, open_store
 
 DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -37,10 +36,12 @@ def kernels(store: Store, rows: np.ndarray, damping: float) -> list[np.ndarray]:
 
 
 def line(name: str, scores: np.ndarray, kept: np.ndarray, f: np.ndarray) -> None:
-    values, share = thresholded_lds(scores, kept, f)
-    found = bootstrap(values)
-    plain = lds(scores, kept, f).mean()
-    print(f"| {name} | {plain:.3f} | {found.mean:.3f} | {found.lo:.3f} to {found.hi:.3f} | {share:g} |", flush=True)
+    judged = judged_with_threshold(scores, kept, f)
+    found, plain = judged.interval, lds(scores, kept, f).mean()
+    print(
+        f"| {name} | {plain:.3f} | {found.mean:.3f} | {found.lo:.3f} to {found.hi:.3f} | {judged.share:g} |",
+        flush=True,
+    )
 
 
 def main() -> None:

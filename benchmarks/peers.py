@@ -1,17 +1,26 @@
-"""How well methods predict retrained classifiers (LDS) and what they cost, beside other libraries, on the same checkpoints.
+"""How well methods predict retrained models (LDS) and what they cost, beside other libraries on the same checkpoints.
 
     python -m venv PEERS && PEERS/bin/pip install traker==0.3.2 dattri==0.3 kronfluence==1.0.1 "captum<0.9" …
     traklens train DATA --task image_classifier --label-column clean_label --sample 6000 --checkpoints 8 --out RUN
     python benchmarks/peers.py DATA RUN WORK --python PEERS/bin/python [--targets 200] [--subsets 16] [--repeats 2]
 
-The checkpoints are those of RUN, each trained on a random half. Truth: models trained anew by the run's recipe on other
-random halves, `repeats` per half, their mean log odds of each held-out target. LDS: rank correlation over the halves of that
-with the sum of a method's scores over the half, mean over the targets, bootstrap interval over targets. Attainable: see
-noise_ceiling.py. Seconds: one process, `--threads` threads, features of training set and targets and scores; ours by a whole
-`build_store`. What is finished in WORK is not done again.
+Runs of text take the peers of peers_text.py, language models bergson too; more training examples than k = 1,024 are
+needed, or the Gram matrices of peers that do not damp them are singular:
+
+    PEERS/bin/pip install traker==0.3.2 dattri==0.3 bergson==2.5.1 graphviz -e ".[text]"
+    traklens train DATA --task text_classifier --label-column label --checkpoints 8 --out RUN
+    traklens train DATA --task causal_lm --text-column text --checkpoints 8 --out RUN
+    python benchmarks/peers.py DATA RUN WORK --python PEERS/bin/python --timeout 7200 […]
+
+The checkpoints are those of RUN, each trained on a random half. Truth: models trained anew by the run's recipe on
+other random halves, `repeats` per half, their mean f of each held-out target: log odds. LDS: rank correlation over
+the halves of that with the sum of a method's scores over the half, mean over the targets, interval over targets and
+models. Attainable: see noise_ceiling.py. Seconds: one process, `--threads` threads, features of training set and
+targets and scores; ours by a whole `build_store`. What is finished in WORK is not done again.
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import subprocess
@@ -21,18 +30,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import peers_adapters
+import peers_text
 import torch
 from machine import machine
-from peers_adapters import DIM, PEERS
 
 from traklens.engine.attribution.methods import METHODS, scores_of
 from traklens.engine.build.source import Source
 from traklens.engine.build.stages import build_store
-from traklens.engine.evaluation.lds import lds, thresholded_lds
+from traklens.engine.evaluation.lds import judged, judged_with_threshold
 from traklens.engine.models.preprocessing import normalise
 from traklens.engine.retraining.noise_ceiling import ceiling
-from traklens.engine.statistics import bootstrap
 from traklens.engine.tasks.loading import Loader
+from traklens.engine.tasks.text import TextTask
 from traklens.engine.training.fit import fit
 from traklens.engine.training.run_directory import open_run
 from traklens.stores.specs import ModelOutputSpec, ProjectionSpec, ScoreSpec
@@ -40,6 +50,13 @@ from traklens.stores.store import open_store
 
 COUNTS = (1, 2, 4, 8)
 OURS = ("trak", "graddot", "gradcos", "influence", "clip")
+OF_TEXTS = ("weighted", "bm25")
+DIM = 1_024
+PEERS = {  # by task: the file that runs them, and their names
+    "image_classifier": (peers_adapters.__file__, tuple(peers_adapters.PEERS)),
+    "text_classifier": (peers_text.__file__, tuple(peers_text.CLASSIFIER)),
+    "causal_lm": (peers_text.__file__, tuple(peers_text.LANGUAGE)),
+}
 
 
 def half(n: int, j: int) -> np.ndarray:
@@ -48,14 +65,24 @@ def half(n: int, j: int) -> np.ndarray:
     return first if j % 2 == 0 else ~first
 
 
-def prepared(source: Source, work: Path, targets: int) -> np.ndarray:
-    """world.npz, rows.npy and a .pt per checkpoint for the peers; the targets' rows, held-out ones in a seeded order."""
+def prepared(source: Source, run: Path, work: Path, targets: int) -> np.ndarray:
+    """The files that peers read, and rows.npy: the targets' rows, held-out ones in a seeded order.
+
+    world.npz: the tensors of the task's batch of the training set (train_…) and of the targets (target_…), pictures
+    normalised; world.json: the run; a .pt per checkpoint.
+    """
     rows = source.n_train + np.random.default_rng(3).permutation(source.n - source.n_train)[:targets]
     batch = Loader(source.task, source.rows).whole(lambda *_: None)
-    pixels, labels = normalise(source.model, batch["pixels"]).numpy(), batch["label"].numpy()
+    if "pixels" in batch:
+        batch["pixels"] = normalise(source.model, batch["pixels"])
     work.mkdir(parents=True, exist_ok=True)
-    np.savez(work / "world.npz", train=pixels[: source.n_train], train_labels=labels[: source.n_train],
-             targets=pixels[rows], target_labels=labels[rows])  # fmt: skip
+    sides = {"train": slice(source.n_train), "target": rows}
+    np.savez(
+        work / "world.npz",
+        allow_pickle=False,
+        **{f"{side}_{name}": x.numpy()[part] for side, part in sides.items() for name, x in batch.items()},
+    )
+    (work / "world.json").write_text(json.dumps({"run": str(run.resolve())}))
     np.save(work / "rows.npy", rows)
     for m, file in enumerate(source.checkpoints):
         torch.save(source.task.load_checkpoint(source.model, file).state_dict(), work / f"checkpoint_{m}.pt")
@@ -74,8 +101,8 @@ def retrained(job: tuple[Source, Path, Path, int, int]) -> None:
     partial = work / "truth" / f"{j}_{r}.partial"
     model = fit(source.task, spec.model, spec.recipe, 5_000 + 100 * r + j, batch, members, partial, streams=2).eval()
     with torch.no_grad():
-        parts = [{name: x[i : i + 256] for name, x in batch.items()} for i in range(0, source.n, 256)]
-        f = torch.cat([source.task.model_output(model, part, {}) for part in parts]).numpy()
+        parts = [{name: x[i : i + 64] for name, x in batch.items()} for i in range(0, source.n, 64)]
+        f = torch.cat([source.task.model_output(model, source.task.trimmed(part), {}) for part in parts]).numpy()
     np.save(file, f)
     partial.unlink(missing_ok=True)
 
@@ -84,24 +111,28 @@ def ours(source: Source, work: Path, rows: np.ndarray) -> dict[tuple[str, int], 
     """Our scores [T, n] and seconds by method and number of checkpoints; one store, its build shared by all."""
     path, begun = work / "store", time.perf_counter()
     took = work / "store-seconds.npy"
-    specs = (ModelOutputSpec(), ProjectionSpec(dim=DIM), ScoreSpec())
+    specs = (ModelOutputSpec(), ProjectionSpec(dim=DIM), ScoreSpec(weight_by_q=source.task.weighs_by_q))
     build_store(source, path, *specs)
     if not took.is_file():
         np.save(took, time.perf_counter() - begun)
     store, seconds = open_store(path), float(np.load(took)) / len(source.checkpoints)
     found = {}
-    for method in OURS:
+    further = OF_TEXTS if isinstance(source.task, TextTask) else ()
+    for method in (*OURS, *(name for name in further if METHODS[name].fits(store))):
         for count in (count for count in COUNTS if count <= store.n_checkpoints):
             scored = scores_of(store, method, rows, checkpoints=count)
-            found[(f"ours: {METHODS[method].title}", count)] = scored.scores, seconds * count + scored.seconds
+            built = seconds * count if METHODS[method].needs else 0.0
+            found[(f"ours: {METHODS[method].title}", count)] = scored.scores, built + scored.seconds
     return found
 
 
-def theirs(peer: str, count: int, work: Path, python: str, timeout: float) -> tuple[np.ndarray, float] | None:
-    """A peer's scores and seconds; None when it fails or takes too long, which its log says."""
+def theirs(
+    file: str, peer: str, count: int, work: Path, python: str, timeout: float
+) -> tuple[np.ndarray, float] | None:
+    """Scores and seconds of a peer of an adapters' file; None when it fails or takes too long, which its log says."""
     out = work / f"{peer.replace(' ', '-')}-{count}.npz"
     if not out.is_file():
-        command = [python, str(Path(__file__).with_name("peers_adapters.py")), peer, str(work), str(count), str(out)]
+        command = [python, file, peer, str(work), str(count), str(out)]
         with (work / "log.txt").open("a") as log:
             try:
                 subprocess.run(command, stdout=log, stderr=log, timeout=timeout, check=True, env=_environment())
@@ -109,7 +140,11 @@ def theirs(peer: str, count: int, work: Path, python: str, timeout: float) -> tu
                 print(f"{peer}, {count} checkpoints: {type(error).__name__}, see {work}/log.txt", file=sys.stderr)
                 return None
     with np.load(out) as found:
-        return found["scores"], float(found["seconds"])
+        scores, seconds = found["scores"], float(found["seconds"])
+    if not np.isfinite(scores).all():
+        print(f"{peer}, {count} checkpoints: not all scores are finite", file=sys.stderr)
+        return None
+    return scores, seconds
 
 
 def _environment() -> dict[str, str]:
@@ -130,12 +165,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--timeout", type=float, default=1_200.0)
-    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--peers", help="names, with commas between; all of the task's unless given")
     parser.add_argument("--counts", default="1,4")
     wanted = parser.parse_args()
     source = Source.open(wanted.data, run=wanted.run)
     source = replace(source, task=source.task.bind(source.model, ModelOutputSpec()))
-    rows = prepared(source, wanted.work, wanted.targets)
+    file, peers = PEERS[source.task.name]
+    rows = prepared(source, wanted.run, wanted.work, wanted.targets)
     (wanted.work / "truth").mkdir(exist_ok=True)
     jobs = [(source, wanted.run, wanted.work, j, r) for r in range(wanted.repeats) for j in range(wanted.subsets)]
     with multiprocessing.get_context("spawn").Pool(wanted.workers) as pool:
@@ -150,22 +186,22 @@ def main() -> None:
     )  # [S, R, T]
     torch.set_num_threads(wanted.threads)
     results = ours(source, wanted.work, rows)
-    for peer in wanted.peers.split(","):
+    for peer in wanted.peers.split(",") if wanted.peers else peers:
         for count in (int(x) for x in wanted.counts.split(",")):
-            found = theirs(peer, count, wanted.work, wanted.python, wanted.timeout)
+            found = theirs(file, peer, count, wanted.work, wanted.python, wanted.timeout)
             if found is not None:
                 results[(peer, count)] = found
     attainable = ceiling(truth.transpose(1, 0, 2))
     print(machine())
     print(
-        f"{source.n_train:,} training pictures, {len(rows)} held-out targets, k = {DIM:,}, {wanted.subsets} halves with "
+        f"{source.n_train:,} training examples, {len(rows)} held-out targets, k = {DIM:,}, {wanted.subsets} halves, "
         f"{wanted.repeats} models each; attainable {attainable if attainable is None else round(attainable, 3)}\n"
     )
     print("| method | M | LDS | 95 % | LDS with threshold | seconds |\n|---|---|---|---|---|---|")
-    measured = truth.mean(axis=1)
+    measured, pairs = truth.mean(axis=1), np.arange(wanted.subsets) // 2  # a half and its complement
     for (name, count), (scores, seconds) in sorted(results.items(), key=lambda item: (item[0][1], item[0][0])):
-        found = bootstrap(lds(scores, halves, measured))
-        best = thresholded_lds(scores, halves, measured)[0].mean()
+        found = judged(scores, halves, measured, pairs).interval
+        best = judged_with_threshold(scores, halves, measured, pairs).values.mean()
         print(
             f"| {name} | {count} | {found.mean:.3f} | {found.lo:.3f} to {found.hi:.3f} | {best:.3f} | {seconds:.0f} |"
         )

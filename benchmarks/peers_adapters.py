@@ -181,8 +181,8 @@ PEERS: dict[str, Callable[[list[nn.Module], list[Path], Pictures, Pictures], np.
 
 def main(peer: str, world: Path, checkpoints: int, out: Path) -> None:
     with np.load(world / "world.npz") as found:
-        train = torch.from_numpy(found["train"]), torch.from_numpy(found["train_labels"])
-        targets = torch.from_numpy(found["targets"]), torch.from_numpy(found["target_labels"])
+        train = torch.from_numpy(found["train_pixels"]), torch.from_numpy(found["train_label"])
+        targets = torch.from_numpy(found["target_pixels"]), torch.from_numpy(found["target_label"])
     files = [world / f"checkpoint_{m}.pt" for m in range(checkpoints)]
     models = []
     for file in files:

@@ -43,8 +43,8 @@ def _load(model: torch.nn.Module, file: str) -> float:
 
 def class_detection(work: Path) -> None:
     with np.load(work / "world.npz") as found:
-        train = TensorDataset(torch.from_numpy(found["train"]), torch.from_numpy(found["train_labels"]))
-        targets, labels = (torch.from_numpy(found[name][:TARGETS]) for name in ("targets", "target_labels"))
+        train = TensorDataset(torch.from_numpy(found["train_pixels"]), torch.from_numpy(found["train_label"]))
+        targets, labels = (torch.from_numpy(found[name][:TARGETS]) for name in ("target_pixels", "target_label"))
     file = str(work / "checkpoint_0.pt")
     model = ResNet9(int(labels.max()) + 1)
     _load(model, file)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from traklens.engine.removal import calibration
-from traklens.engine.removal.calibration import LEAST_POINTS, Point, fit, held_out_coverage, points, summary
+from traklens.engine.removal.calibration import (
+    LEAST_POINTS,
+    Point,
+    by_target,
+    fit,
+    held_out_coverage,
+    points,
+    summary,
+)
 from traklens.engine.removal.effect import remove
 from traklens.engine.retraining.measurements import Measured
 from traklens.stores.layout import PREDICTED
@@ -32,6 +40,70 @@ def test_intervals_cover_nine_of_ten_new_cases_on_linear_data(noise, growth):
         _, low, high = fitted.predict(new)
         inside.append(((truth >= low) & (truth <= high)).mean())
     assert 0.87 < np.mean(inside) < 0.94
+
+
+def _targets(rng: np.random.Generator, count: int, each: int):
+    """Removals of targets that have slopes and control errors of their own: predicted, measured, target."""
+    slope, control = rng.lognormal(0, 0.6, count), 0.4 * rng.standard_normal(count)
+    target = np.repeat(np.arange(count), each)
+    x = -rng.gamma(1.5, 1.0, size=target.size)
+    return x, slope[target] * x + control[target] + 0.6 * rng.standard_normal(target.size), target
+
+
+@pytest.mark.parametrize(("count", "each"), [(16, 4), (4, 16)])
+def test_intervals_cover_nine_of_ten_removals_of_new_targets(count, each):
+    rng, covered, of_removals = np.random.default_rng(0), [], []
+    for _ in range(60):
+        x, y, target = _targets(rng, count, each)
+        new, truth, _ = _targets(rng, 60, 2)
+        for found, given in ((covered, target), (of_removals, None)):
+            fitted = fit(x, y, given)
+            assert fitted is not None
+            _, low, high = fitted.predict(new)
+            found.append(((truth >= low) & (truth <= high)).mean())
+    assert 0.86 < np.mean(covered) < 0.95
+    assert np.mean(covered) > np.mean(of_removals)  # removals of one target are not as good as removals of many
+
+
+def test_rank_correlations_within_targets_do_not_credit_what_all_targets_share():
+    """Large sets matter more, and within a target the prediction says nothing."""
+    rng = np.random.default_rng(5)
+    found = [
+        Point(
+            target,
+            10,
+            "trak 10",
+            level + float(rng.standard_normal()),
+            0.0,
+            level + float(rng.standard_normal()),
+            0.5,
+            (),
+        )
+        for target in range(20)
+        for level in [-8.0 * (target % 2)]
+        for _ in range(6)
+    ]
+    told = summary(found)
+    assert told["rank_correlation"] > 0.5
+    assert abs(told["rank_correlation_within"]) < 0.3
+    lo, hi = told["rank_correlation_within_interval"]
+    assert lo < told["rank_correlation_within"] < hi
+    assert by_target(found[:12], lambda some: float(len(some))) is None
+
+
+def test_noise_of_common_controls_is_not_taken_for_agreement():
+    rng, commonly, apart = np.random.default_rng(6), [], []
+    for target in range(60):
+        controls = rng.standard_normal(3)
+        for _ in range(4):
+            f = rng.standard_normal() * 0.5 + rng.standard_normal(3)
+            common, own = tuple(f - controls.mean()), tuple(f - controls)
+            commonly.append(Point(target, 9, "trak 9", 0.0, 0.0, 0.0, 1.0, common, common))
+            apart.append(Point(target, 9, "trak 9", 0.0, 0.0, 0.0, 1.0, common, own))
+    # the truth 0.5·N(0, 1) against f's noise N(0, 1)/3 and the controls' N(0, 1)/3
+    expected = np.sqrt(0.25 / (0.25 + 1 / 3 + 1 / 3))
+    assert summary(apart)["attainable"] == pytest.approx(expected, abs=0.1)
+    assert summary(commonly)["attainable"] > expected + 0.1
 
 
 def test_the_slope_of_noisy_lines_is_found_without_bias():

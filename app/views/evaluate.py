@@ -19,6 +19,9 @@ these predictions with what the models do, averaged over the pairs. 0 is chance.
 noisy, so that even a second model trained on the same half agrees only in part. With two or more models per half
 (`--repeats`) the highest value that this noise allows is estimated and drawn as a dotted line.
 
+**Intervals** allow for other held-out pairs and for other models: every pair is judged by the same models, and the luck of
+one moves all of them.
+
 **Soft threshold**: small scores are mostly noise. Each method may keep the share of each target's scores that serves it
 best, chosen on the other half of the targets.
 
@@ -55,7 +58,7 @@ def _lds(found: dict) -> None:
         '<div class="tl-head">Efficacy against cost</div><div class="tl-quiet">LDS of every method over the seconds it '
         f"takes on this machine, from one checkpoint to all; {found['subsets']} random halves, {found['repeats']} "
         f"{'model' if found['repeats'] == 1 else 'models'} each, {found['targets']} held-out pairs; bars are 95 % "
-        "bootstrap intervals.</div>"
+        "intervals over pairs and models.</div>"
     )
     st.plotly_chart(
         efficacy_over_cost(found["lds_by_checkpoints"], found.get("lds_attainable")),
@@ -92,7 +95,7 @@ def _drops(found: dict) -> None:
     targets = max(row["targets"] for by_method in table.values() for row in by_method.values())
     st.html(
         f'<div class="tl-quiet">Mean drop of f after removing what each method holds most responsible; up to {targets} '
-        "targets; bars are 95 % bootstrap intervals over targets.</div>"
+        "targets; bars are 95 % intervals over targets and retrainings.</div>"
     )
     st.plotly_chart(
         drops(table), config={"displayModeBar": False}, key="drops", alt="Measured drop of f over removed pairs"

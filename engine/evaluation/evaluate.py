@@ -13,14 +13,13 @@ import numpy as np
 
 from traklens.engine.attribution.methods import METHODS, NAMES, scores_of
 from traklens.engine.evaluation import leave_k_out
-from traklens.engine.evaluation.lds import lds, thresholded_lds
+from traklens.engine.evaluation.lds import Judged, judged, judged_with_threshold
 from traklens.engine.progress import Report, silent
 from traklens.engine.removal.calibration import points, summary
 from traklens.engine.removal.simulation import most_removable
 from traklens.engine.retraining.jobs import retraining_method
 from traklens.engine.retraining.noise_ceiling import ceiling
 from traklens.engine.retraining.subsets import MOST_SUBSETS, measured_subsets, repeated_subsets, subset_models
-from traklens.engine.statistics import bootstrap
 from traklens.engine.streams import generator
 from traklens.stores.atomic import read_json, write_json
 from traklens.stores.errors import StoreError, UsageError
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from traklens.engine.tasks.contract import Task
 
 REMOVED_BY = ("trak", "clip", "random")
+INTERVALS = "targets and models"  # what an evaluation's intervals are over; of targets alone in older ones
 DEFAULT_METHODS = ("trak", "clip", "graddot", "gradcos", "influence", "bm25", "random")
 
 
@@ -86,7 +86,7 @@ def evaluate(
         train_models(store, subset_models(store, subsets, repeats), task=task, report=report)
         rows = target_rows(store, targets)
         outcome: dict[str, Any] = {"created": datetime.now(UTC).isoformat(timespec="seconds")}
-        outcome |= {"subsets": subsets, "repeats": repeats, "targets": int(rows.size)}
+        outcome |= {"subsets": subsets, "repeats": repeats, "targets": int(rows.size), "intervals": INTERVALS}
         outcome["lds"], outcome["lds_by_checkpoints"] = _lds(
             store, rows, methods, subsets, repeats, seconds_per_pair(store, task), report
         )
@@ -135,6 +135,10 @@ def in_words(found: dict[str, Any]) -> list[str]:
             verdict = "ahead of" if lead["lo"] > 0 else "behind" if lead["hi"] < 0 else "not told apart from"
             sentence += f" ({said}). On the same pairs it is {verdict} the best of the others"
             sentence += f" (difference {lead['mean']:.3f}, 95 % {lead['lo']:.3f} to {lead['hi']:.3f})"
+        if found.get("intervals") != INTERVALS:
+            sentence += (
+                "; this interval is over targets alone and too narrow: evaluate again, which trains nothing anew"
+            )
         sentences.append(sentence + "." + _at_most(found.get("lds_attainable")))
     calibration = found["calibration"]
     if calibration.get("rank_correlation") is not None:
@@ -142,6 +146,11 @@ def in_words(found: dict[str, Any]) -> list[str]:
             f"Over {calibration['removals']} removals checked by retraining, predicted and measured change have rank "
             f"correlation {calibration['rank_correlation']:.2f}"
         )
+        within = calibration.get("rank_correlation_within")
+        if within is not None:
+            interval = calibration["rank_correlation_within_interval"]
+            sentence += f", and {within:.2f} among those of one target"
+            sentence += f" (95 % {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
         if calibration.get("interval_coverage") is not None:
             sentence += f", and {calibration['interval_coverage']:.0%} of held-out ones fell inside the 90 % interval"
         sentences.append(sentence + "." + _at_most(calibration.get("attainable")))
@@ -151,7 +160,7 @@ def in_words(found: dict[str, Any]) -> list[str]:
 def _at_most(attainable: float | None) -> str:
     if attainable is None:
         return ""
-    most = f"A rank correlation of {attainable:.2f} is the most that could be had"
+    most = f"A rank correlation of about {attainable:.2f} is the most that could be had"
     return f" {most}: retrained models differ that much by their seeds alone."
 
 
@@ -160,9 +169,9 @@ def _lds(
 ) -> tuple[dict, list]:
     """Per method the score with all checkpoints, and a list of (method, checkpoints, seconds, mean) for the scatter."""
     kept, f, _ = measured_subsets(store, retraining_method(store), subsets, repeats)
-    measured = f[:, rows]
+    measured = within_membership(f[:, rows], kept, rows)
     table: dict[str, Any] = {}
-    per_target: dict[str, np.ndarray] = {}
+    by_method: dict[str, Judged] = {}
     scatter: list[dict[str, Any]] = []
     for place, method in enumerate(methods):
         report("scoring", place, len(methods), method)
@@ -172,22 +181,41 @@ def _lds(
             scored = scores_of(store, method, rows, checkpoints=m)
             per_pair = {"gradients": cost.gradient, "embeddings": cost.embedding, None: 0.0}[needs]
             seconds = per_pair * (store.n_train + rows.size) * m + scored.seconds
-            values, share = thresholded_lds(scored.scores, kept, measured)
-            interval = bootstrap(values)
-            scatter.append({"method": method, "checkpoints": m, "seconds": seconds} | asdict(interval))
+            scores = without_themselves(store, rows, scored.scores)
+            found = judged_with_threshold(scores, kept, measured)
+            scatter.append({"method": method, "checkpoints": m, "seconds": seconds} | asdict(found.interval))
             if m == store.n_checkpoints:
-                per_target[method] = values
-                plain = bootstrap(lds(scored.scores, kept, measured))
-                table[method] = asdict(interval) | {
+                by_method[method] = found
+                table[method] = asdict(found.interval) | {
                     "seconds": seconds,
-                    "keep_share": share,
-                    "without_threshold": asdict(plain),
+                    "keep_share": found.share,
+                    "without_threshold": asdict(judged(scores, kept, measured).interval),
                 }
-    if "trak" in per_target:  # paired: on the same targets, so what they share cancels
+    if "trak" in by_method:  # paired: on the same targets and models, so what they share cancels
         for method in table:
-            table[method]["behind_trak"] = asdict(bootstrap(per_target["trak"] - per_target[method]))
+            table[method]["behind_trak"] = asdict(by_method["trak"].lead(by_method[method]))
     report("scoring", len(methods), len(methods), "")
     return table, scatter
+
+
+def without_themselves(store: Store, rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Scores [T, n_train] without those of the targets themselves and of their groups (their other captions): 0 there.
+
+    Where training examples are the targets, whether a half holds the target itself would decide nearly everything.
+    """
+    own = store.examples.group[rows][:, None] == store.examples.group[: store.n_train][None, :]
+    return np.where(own, 0, scores)
+
+
+def within_membership(measured: np.ndarray, kept: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """f [J, T] less its mean over the subsets that hold the target, or over those that do not; of held-out ones as it is."""
+    found = measured.copy()
+    for place, row in enumerate(rows):
+        if row < kept.shape[1]:
+            for holds in (kept[:, row], ~kept[:, row]):
+                if holds.any():
+                    found[holds, place] -= found[holds, place].mean()
+    return found
 
 
 def _leave_k_out(

@@ -13,8 +13,8 @@ from traklens.engine.attribution.methods import METHODS as SCORED
 from traklens.engine.attribution.methods import scores_of
 from traklens.engine.attribution.scores import stored_target
 from traklens.engine.removal.simulation import CHOICES, choose
-from traklens.engine.retraining.measurements import Measurements
-from traklens.engine.statistics import bootstrap
+from traklens.engine.retraining.measurements import Measured, Measurements
+from traklens.engine.statistics import Interval, bootstrap, two_way
 from traklens.stores.retrained import Request, Retrained, Status
 from traklens.stores.store import Store
 
@@ -62,7 +62,8 @@ def keep_requests(store: Store, wanted: Sequence[Request]) -> None:
 def drops(store: Store, done: Sequence[Request]) -> dict[str, dict[str, dict[str, float]]]:
     """{k: {method: {"drop", "lo", "hi", "similarity_drop", …, "targets"}}} over the finished removals.
 
-    A drop is minus the mean measured change of f (and of the cosine), with the bootstrap interval over targets.
+    A drop is minus the mean measured change of f, with the 95 % interval over targets and over retrainings, of which the
+    targets share the controls, and random removals all; and of the cosine, with the interval over targets alone.
     """
     measurements = Measurements(store)
     found: dict[str, dict[str, list]] = {}
@@ -75,7 +76,7 @@ def drops(store: Store, done: Sequence[Request]) -> dict[str, dict[str, dict[str
     for size in sorted(found, key=int):
         result[size] = {}
         for method, all_measured in found[size].items():
-            f = bootstrap(np.array([-m.change for m in all_measured]))
+            f = drop_of(all_measured)
             cosine = bootstrap(np.array([-m.similarity_change for m in all_measured]))
             result[size][method] = {
                 "drop": f.mean,
@@ -87,3 +88,14 @@ def drops(store: Store, done: Sequence[Request]) -> dict[str, dict[str, dict[str
                 "targets": len(all_measured),
             }
     return result
+
+
+def drop_of(measured: Sequence[Measured]) -> Interval:
+    """Mean drop of f over targets, with the interval over these and over retrainings with their part of the controls."""
+    values = np.array([-one.change for one in measured])
+    seeds = min(len(one.apart) for one in measured)
+    apart = -np.array([one.apart[:seeds] for one in measured]).reshape(len(measured), seeds)
+    if seeds < 2:
+        return two_way(values, np.empty((0, values.size)))
+    total = apart.sum(axis=1)
+    return two_way(values, np.stack([(total - apart[:, seed]) / (seeds - 1) for seed in range(seeds)]))

@@ -1,14 +1,16 @@
 """From predicted to measured units: what retraining has shown so far, turned into a slope and an interval. No torch.
 
 Every finished retraining gives a pair (predicted Δf, measured Δf). The calibrated prediction is slope·predicted; its
-interval is a split-conformal one (Lei et al. 2018, arXiv 1604.04173) with residuals scaled by a spread that grows with
-the prediction: |measured − slope·x| / √(c₀² + c₁²x²), whose quantile is taken over removals the line was not fitted to.
+interval is a jackknife (Barber et al. 2021, arXiv 1905.02928) with residuals scaled by a spread that grows with the
+prediction: |measured − slope·x| / √(c₀² + c₁²x²). Removals of one target are alike, and a new target is none of those: the
+line that a residual is from was fitted without its target, and every target weighs the same. It is an interval for the mean
+of as many retrainings as were made.
 """
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -24,6 +26,9 @@ from traklens.stores.retrained import Request
 from traklens.stores.store import Store
 
 LEAST_POINTS = 12  # fewer finished removals give no interval
+LEAST_WITHIN = 3  # removals that can be ranked
+LEAST_TARGETS = 5  # of which an interval is drawn
+DRAWS = 1_000
 COVERAGE = 0.9
 VERSION = 1  # of the predictions kept in the store: another makes them again
 
@@ -32,7 +37,8 @@ VERSION = 1  # of the predictions kept in the store: another makes them again
 class Point:
     """A removal that was predicted and measured, on one target, in units of f.
 
-    `measured` is the mean of `changes`, one per retraining, and `deviation` their standard deviation.
+    `measured` is the mean of `changes`, one per retraining, and `deviation` their standard deviation; `apart` as in
+    `Measured`.
     """
 
     target: int
@@ -43,6 +49,7 @@ class Point:
     measured: float
     deviation: float
     changes: tuple[float, ...]
+    apart: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,23 +72,29 @@ class Calibration:
         return np.sqrt(self.c0**2 + (self.c1 * predicted) ** 2)
 
 
-def fit(predicted: np.ndarray, measured: np.ndarray, coverage: float = COVERAGE) -> Calibration | None:
-    """Calibrate on pairs [n] in units of f; None for fewer than LEAST_POINTS.
+def fit(
+    predicted: np.ndarray, measured: np.ndarray, targets: np.ndarray | None = None, coverage: float = COVERAGE
+) -> Calibration | None:
+    """Calibrate on pairs [n] in units of f of these targets [n]; None for fewer than LEAST_POINTS.
 
-    The quantile comes from leave-one-out residuals, with the finite-sample correction ⌈(n+1)·coverage⌉/n.
+    The quantile comes from residuals of targets that were left out, each target weighing the same, with the finite-sample
+    correction (n + 1)·coverage/n. Without `targets`, or with one, removals stand for targets.
     """
     predicted, measured = np.asarray(predicted, dtype=np.float64), np.asarray(measured, dtype=np.float64)
     n = predicted.size
     if n < LEAST_POINTS:
         return None
+    group = np.arange(n) if targets is None or len(set(targets)) < 2 else np.unique(targets, return_inverse=True)[1]
     slope, c0, c1 = _line(predicted, measured)
     scaled = np.empty(n)
-    for i in range(n):
-        others = np.arange(n) != i
-        s, a, b = _line(predicted[others], measured[others])
-        scaled[i] = abs(measured[i] - s * predicted[i]) / np.sqrt(a**2 + (b * predicted[i]) ** 2)
-    rank = min(n, int(np.ceil((n + 1) * coverage)))
-    return Calibration(slope, c0, c1, float(np.sort(scaled)[rank - 1]), n)
+    for out in (group == number for number in range(group.max() + 1)):
+        s, a, b = _line(predicted[~out], measured[~out])
+        scaled[out] = abs(measured[out] - s * predicted[out]) / np.sqrt(a**2 + (b * predicted[out]) ** 2)
+    count = group.max() + 1
+    order, weight = np.argsort(scaled), 1 / np.bincount(group)[group] / count
+    reached = np.cumsum(weight[order])
+    place = int(np.searchsorted(reached, min(1.0, (n + 1) * coverage / n) - 1e-9))
+    return Calibration(slope, c0, c1, float(scaled[order][min(place, n - 1)]), n)
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
@@ -133,6 +146,7 @@ def points(store: Store, requests: Sequence[Request] | None = None) -> list[Poin
                 measured=measured.change,
                 deviation=measured.deviation,
                 changes=measured.changes,
+                apart=measured.apart,
             )
         )
     if kept:
@@ -161,7 +175,10 @@ def _made(store: Store) -> str:
 
 def calibration_from(found: Sequence[Point]) -> Calibration | None:
     """The calibration of the group prediction; None when there are too few removals."""
-    return fit(np.array([p.group for p in found]), np.array([p.measured for p in found]))
+    group, measured, target = (
+        np.array([getattr(p, name) for p in found]) for name in ("group", "measured", "target")
+    )
+    return fit(group, measured, target)
 
 
 def calibrate(store: Store) -> Calibration | None:
@@ -180,7 +197,7 @@ def held_out_coverage(found: Sequence[Point], folds: int = 10, seed: int = 0) ->
     inside, count = 0, 0
     for part in np.array_split(names, min(folds, names.size)) if names.size > 1 else []:
         out = np.isin(targets, part)
-        calibration = fit(x[~out], y[~out])
+        calibration = fit(x[~out], y[~out], targets[~out])
         if calibration is None:
             continue
         _, low, high = calibration.predict(x[out])
@@ -191,7 +208,7 @@ def held_out_coverage(found: Sequence[Point], folds: int = 10, seed: int = 0) ->
 
 def summary(found: Sequence[Point]) -> dict:
     """Figures of prediction against measurement, for people and for `--json`."""
-    x, a, y = (np.array([getattr(p, name) for p in found]) for name in ("group", "additive", "measured"))
+    x, a, y = _of(found, "group", "additive", "measured")
     calibration = calibration_from(found)
     if not found:
         return {"removals": 0, "slope": None}
@@ -201,6 +218,9 @@ def summary(found: Sequence[Point]) -> dict:
         "interval_coverage": held_out_coverage(found),
         "wanted_coverage": COVERAGE,
         "rank_correlation": _rank(x, y),
+        "rank_correlation_interval": by_target(found, lambda some: _rank(*_of(some, "group", "measured"))),
+        "rank_correlation_within": _within(found),
+        "rank_correlation_within_interval": by_target(found, _within),
         "rank_correlation_additive": _rank(a, y),
         "attainable": _attainable(found),
         "mean_absolute_error": {
@@ -213,8 +233,11 @@ def summary(found: Sequence[Point]) -> dict:
 
 
 def _attainable(found: Sequence[Point]) -> float | None:
-    """The rank correlation that noise allows: seeds are compared where there are several, and averaged as they were."""
-    repeated = [list(p.changes) for p in found if len(p.changes) > 1]
+    """The rank correlation that noise allows: seeds are compared where there are several, and averaged as they were.
+
+    Each seed against controls of its own, since noise of common controls would count as agreement.
+    """
+    repeated = [p.apart for p in found if len(p.apart) > 1]
     if not repeated:
         return None
     common = min(map(len, repeated))
@@ -223,7 +246,42 @@ def _attainable(found: Sequence[Point]) -> float | None:
 
 
 def _rank(x: np.ndarray, y: np.ndarray) -> float | None:
-    if x.size < 3:
+    if x.size < LEAST_WITHIN or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     value = float(spearmanr(x, y).statistic)  # type: ignore[union-attr]
     return None if np.isnan(value) else value
+
+
+def _of(found: Sequence[Point], *names: str) -> list[np.ndarray]:
+    return [np.array([getattr(p, name) for p in found]) for name in names]
+
+
+def _within(found: Sequence[Point]) -> float | None:
+    """Rank correlation over the removals of one target, mean over the targets that have three or more; None without any.
+
+    Pooled over targets, sizes and methods it is partly a statement about these: a large set is known to matter more.
+    """
+    by: dict[int, list[Point]] = {}
+    for point in found:
+        by.setdefault(point.target, []).append(point)
+    each = [_rank(*_of(some, "group", "measured")) for some in by.values() if len(some) >= LEAST_WITHIN]
+    known = [value for value in each if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def by_target(
+    found: Sequence[Point], figure: Callable[[Sequence[Point]], float | None]
+) -> tuple[float, float] | None:
+    """The 95 % bootstrap interval of a figure, drawing targets with all their removals; None for fewer than five targets."""
+    targets = sorted({point.target for point in found})
+    if len(targets) < LEAST_TARGETS:
+        return None
+    own = {target: [point for point in found if point.target == target] for target in targets}
+    rng, values = np.random.default_rng(0), []
+    for _ in range(DRAWS):
+        drawn = rng.choice(targets, size=len(targets))
+        # a target that is drawn twice stands for two: else its removals would be ranked among their own copies
+        some = [replace(p, target=place) for place, target in enumerate(drawn) for p in own[int(target)]]
+        values.append(figure(some))
+    known = [value for value in values if value is not None]
+    return (float(np.quantile(known, 0.025)), float(np.quantile(known, 0.975))) if known else None

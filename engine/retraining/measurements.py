@@ -16,7 +16,8 @@ class Measured:
 
     `changes` has one value per seed: f without the set minus the mean f of all control models there are, which is less
     noisy than one control per seed; `random` likewise for as many pairs drawn at random. `deviation` is the standard
-    deviation over the seeds, nan for a single one.
+    deviation over the seeds, nan for a single one. `apart` are the changes against controls of their own, no two the same,
+    for as many seeds as there are controls: their noise has nothing in common.
     """
 
     change: float
@@ -25,6 +26,7 @@ class Measured:
     similarity_change: float
     control_f: float
     random: tuple[float, ...]
+    apart: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -82,6 +84,10 @@ class Measurements:
             if other is not None:
                 drawn.append(mean(other.f) - f)
         changes = tuple(mean(model.f) - f for model in found)
+        own = [
+            mean(model.f) - float(np.mean([mean(c.f) for c in controls[seed :: len(found)]]))
+            for seed, model in enumerate(found[: len(controls)])
+        ]
         return Measured(
             change=float(np.mean(changes)),
             deviation=float(np.std(changes, ddof=1)) if len(changes) > 1 else float("nan"),
@@ -89,4 +95,5 @@ class Measurements:
             similarity_change=float(np.mean([mean(model.similarity) for model in found])) - similarity,
             control_f=f,
             random=tuple(drawn),
+            apart=tuple(own),
         )
