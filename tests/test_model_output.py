@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from traklens.engine.tasks.classifier import class_margin
-from traklens.engine.tasks.clip import ClipTask, draw_references, key_of, margins, output_to_loss
+from traklens.engine.tasks.clip import ClipTask, Margins, draw_references, key_of, margins
 from traklens.stores.errors import UsageError
 from traklens.stores.examples import Example
 
@@ -26,7 +26,7 @@ def test_margin_of_a_case_computed_by_hand():
     assert found.text_to_image.item() == pytest.approx(-math.log(math.exp(-2) + math.exp(-4)))
     p = math.exp(2) / (math.exp(2) + 2), math.exp(2) / (math.exp(2) + 1 + math.exp(-2))
     assert found.p()[0].tolist() == pytest.approx(p)
-    assert output_to_loss(found.p()).item() == pytest.approx(1 - sum(p) / 2)
+    assert found.q().item() == pytest.approx(1 - sum(p) / 2)
 
 
 def test_masked_references_do_not_count():
@@ -44,7 +44,7 @@ def test_output_to_loss_is_the_derivative_of_the_loss_by_f():
     step = 1e-6
     above, below = (-torch.nn.functional.logsigmoid(x) for x in (f + step, f - step))
     slope = (above - below) / (2 * step)
-    q = output_to_loss(torch.sigmoid(torch.stack([f, f], dim=1)))
+    q = Margins(f, f).q()
     torch.testing.assert_close(-slope, q, rtol=1e-6, atol=1e-8)
 
 
@@ -55,7 +55,7 @@ def test_f_of_a_pair_does_not_depend_on_its_batch():
     together = margins(u, v, keep, U, V, torch.tensor(10.0)).f()
     alone = torch.cat([margins(u[i : i + 1], v[i : i + 1], keep[:1], U, V, torch.tensor(10.0)).f() for i in range(6)])
     torch.testing.assert_close(together, alone)
-    assert (output_to_loss(margins(u[:1], v[:1], keep[:1], U, V, torch.tensor(10.0)).p()) > 0).all()
+    assert (margins(u[:1], v[:1], keep[:1], U, V, torch.tensor(10.0)).q() > 0).all()
 
 
 def test_references_are_drawn_without_replacement_and_uniformly():
@@ -89,7 +89,7 @@ def test_references_with_the_same_caption_or_image_are_left_out():
     keep = torch.tensor([[False, True, True], [True, False, True]])
     expected = margins(u, v, keep, U, V, model.logit_scale.exp())
     torch.testing.assert_close(found["f"], expected.f())
-    torch.testing.assert_close(found["q"], output_to_loss(expected.p()))
+    torch.testing.assert_close(found["q"], expected.q())
 
 
 def test_a_target_without_any_reference_is_named():
@@ -104,3 +104,8 @@ def test_the_class_margin_is_the_log_odds_of_the_labelled_class():
     logits, labels = torch.randn(7, 5), torch.arange(7) % 5
     p = torch.softmax(logits, dim=1)[torch.arange(7), labels]
     torch.testing.assert_close(class_margin(logits, labels), torch.log(p / (1 - p)), rtol=1e-4, atol=1e-5)
+
+
+def test_q_of_a_pair_that_is_matched_beyond_doubt_is_small_and_not_zero():
+    f = torch.tensor([17.0, 40.0, 80.0])
+    torch.testing.assert_close(Margins(f, f).q(), torch.exp(-f), rtol=1e-5, atol=0)

@@ -24,7 +24,7 @@ def hunt(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the training examples most likely to have a wrong caption or label."""
+    """List the training examples most likely to have a wrong caption, label or answer."""
     from traklens.engine.label_errors.export import save, suspects_table
     from traklens.engine.label_errors.hunt import hunt as run
     from traklens.stores.errors import UsageError

@@ -55,14 +55,13 @@ class Margins(NamedTuple):
         """
         return torch.sigmoid(torch.stack([self.image_to_text, self.text_to_image], dim=1))
 
+    def q(self) -> Tensor:
+        """Q = 1 − mean of the two probabilities, shape [B], by the logistic function of −f_dir: 1 − p would round to 0."""
+        return torch.sigmoid(-torch.stack([self.image_to_text, self.text_to_image], dim=1)).mean(dim=1)
+
     def log_p(self) -> Tensor:
         """log p of the true partner, summed over the two directions: minus CLIP's loss of the pair, shape [B]."""
         return F.logsigmoid(self.image_to_text) + F.logsigmoid(self.text_to_image)
-
-
-def output_to_loss(p: Tensor) -> Tensor:
-    """Q = 1 − mean of the partner's probabilities over the two directions; p [B, 2] → [B]."""
-    return 1 - p.mean(dim=1)
 
 
 def margins(u: Tensor, v: Tensor, keep: Tensor, reference_u: Tensor, reference_v: Tensor, scale: Tensor) -> Margins:
@@ -155,7 +154,7 @@ class ClipTask(Task):
         return found.f() if self.output.output == "margin" else found.log_p()
 
     def _q(self, found: Margins) -> Tensor:
-        return output_to_loss(found.p()) if self.output.output == "margin" else torch.ones_like(found.image_to_text)
+        return found.q() if self.output.output == "margin" else torch.ones_like(found.image_to_text)
 
     def _margins(self, model: nn.Module, batch: Batch, context: Context, embedded: Mapping[str, Tensor]) -> Margins:
         u, v = (embedded[name] for name in self.embeddings)
