@@ -16,7 +16,7 @@ from traklens.engine.models.text import ordered, text_spec
 from traklens.engine.models.tokenization import Codec
 from traklens.engine.models.weights import shards_of, weights_digest, weights_in
 from traklens.engine.tasks.registry import task_named
-from traklens.stores.errors import ModelError
+from traklens.stores.errors import ModelError, UsageError
 from traklens.stores.specs import ModelOutputSpec
 
 peft = pytest.importorskip("peft")
@@ -99,8 +99,14 @@ def test_adapters_of_another_configuration_or_of_another_model_are_named(tmp_pat
         adapter_of([file, tmp_path / "two" / file.name])
     with pytest.raises(ModelError, match="another adapter than the first"):
         adapter_of([file, tmp_path / "base" / "model.safetensors"])
+    frozen = torch.nn.Linear(2, 2).requires_grad_(False)
+    with pytest.raises(UsageError, match="requires gradients"):
+        attributed_parameters(frozen)
     with pytest.raises(ModelError, match=r"shape|size|fit"):
         _asked("causal_lm", tmp_path / "base", tmp_path / "two")
+    (tmp_path / "two" / CONFIG).write_text("{")
+    with pytest.raises(ModelError, match="adapter's configuration"):
+        adapter_of([tmp_path / "two" / file.name])
     weights = tmp_path / "base" / "model.safetensors"
     task = cast("Any", task_named("causal_lm"))
     spec = text_spec("causal_lm", str(tmp_path / "base"), (), (), [file])

@@ -5,7 +5,6 @@ of the layers that were trained whole beside it (`modules_to_save`). Nothing is 
 """
 
 import importlib.util
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from traklens.engine.models.weights import read_state, ready, weights_digest, weights_in
+from traklens.stores.atomic import read_json
 from traklens.stores.errors import ModelError
 from traklens.stores.specs import ModelSpec
 
@@ -37,7 +37,9 @@ def adapter_of(checkpoints: Sequence[Path]) -> dict[str, Any] | None:
     for file in checkpoints:
         beside = file.parent / CONFIG
         whole = not beside.is_file() or not file.name.startswith("adapter")
-        found.append(None if whole else json.loads(beside.read_text(encoding="utf-8")))
+        found.append(
+            None if whole else read_json(beside, "an adapter's configuration", "Save the adapter again.", ModelError)
+        )
     kept = [None if one is None else {key: one[key] for key in one if key not in NOT_KEPT} for one in found]
     for file, one in zip(checkpoints, kept, strict=True):
         if one != kept[0]:

@@ -12,9 +12,16 @@ def attributed_parameters(model: nn.Module, modules: str = "", frozen: Sequence[
     """Names of the parameters whose gradients are attributed: all that take gradients but the `frozen` ones.
 
     With `modules`, comma-separated patterns ("visual.*, *.mlp.*"), those whose name, or the name of a module around
-    them, one of them matches. UsageError for a pattern that matches nothing.
+    them, one of them matches. UsageError for a pattern that matches nothing, and for a model of which nothing is trained.
     """
     every = [name for name, p in model.named_parameters() if p.requires_grad and name not in frozen]
+    if not every:
+        raise UsageError(
+            "model",
+            "no parameter that requires gradients",
+            "some that training changes",
+            "Unfreeze what was trained.",
+        )
     patterns = [pattern.strip() for pattern in modules.split(",") if pattern.strip()]
     if not patterns:
         return every
