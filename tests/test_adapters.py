@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import peft
 import pytest
 import torch
 from test_text import TEXTS, assert_hooks_are_autograd
@@ -19,7 +20,6 @@ from traklens.engine.tasks.registry import task_named
 from traklens.stores.errors import ModelError, UsageError
 from traklens.stores.specs import ModelOutputSpec
 
-peft = pytest.importorskip("peft")
 TARGETS = {"causal_lm": ["c_attn", "c_proj"], "text_classifier": ["query", "value"], "seq2seq": ["q", "v", "wo"]}
 KINDS = {"causal_lm": "CAUSAL_LM", "text_classifier": "SEQ_CLS", "seq2seq": "SEQ_2_SEQ_LM"}
 
