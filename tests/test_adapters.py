@@ -47,7 +47,7 @@ def _adapter(folder: Path, name: str, model: Any, seed: int, **options: Any) -> 
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(str(folder))
     return adapted.eval()
 
 
