@@ -109,7 +109,6 @@ removal_of = per_store(64, "Simulating …")(remove)
 curves_of = per_store(64, "Simulating …")(curves)
 confusion_of_store = per_store(4)(confusion_of)
 health_of_store = per_store(2, "Reading the spectra …")(health_of)
-suggestions_of = per_store(512)(suggestions)
 evaluation_of = kept_evaluation  # a small file, read each time
 
 
@@ -224,6 +223,12 @@ def calibration_of(store: Store) -> tuple[Calibration | None, list[Point]]:
 def _calibration(store: Store, done: int) -> tuple[Calibration | None, list[Point]]:
     measured = points(store)
     return calibration_from(measured), measured
+
+
+@per_store(512)
+def suggestions_of(store: Store, row: int) -> list[str]:
+    """Likelier captions, labels or answers for a training example."""
+    return suggestions(store, row, suspects_of(store))
 
 
 def suspects_of(store: Store) -> Suspects:

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from traklens.engine.label_errors.baselines import baselines, lemon
+from traklens.engine.label_errors.estimate import probability_wrong
 from traklens.engine.label_errors.ground_truth import truth_columns, wrong_pairs
-from traklens.engine.label_errors.hunt import judged, known_truth, measure, rankings
+from traklens.engine.label_errors.hunt import judged, known_truth, rankings
+from traklens.engine.label_errors.measured import Suggested, measure, measure_suggestions
 from traklens.engine.label_errors.neighbours import embedding_space, nearest
 from traklens.engine.label_errors.posteriors import classes_of, mean_posterior
+from traklens.engine.label_errors.predictors import left_out_ridge
 from traklens.engine.label_errors.signals import (
     OF_PAIRS,
     SIGNALS,
@@ -23,7 +26,7 @@ from traklens.engine.label_errors.signals import (
 )
 from traklens.engine.label_errors.suggestion import suggestions
 from traklens.engine.label_errors.suspects import find_suspects, suspects_from
-from traklens.engine.label_errors.suspicion import left_out_ridge, probability_wrong, rank_suspects
+from traklens.engine.label_errors.suspicion import rank_suspects
 from traklens.stores.errors import UsageError
 from traklens.stores.layout import HUNT
 from traklens.stores.store import open_store
@@ -175,7 +178,8 @@ def test_json_contract_of_hunt_with_truth(store):
     assert "traklens" not in answer["baselines"]
     for row in answer["methods"].values():
         assert 0 <= row["auroc"] <= 1
-        assert set(row) == {"auroc", "auprc", "precision", "curve"}
+        assert set(row) == {"auroc", "lo", "hi", "auprc", "precision", "curve"}
+        assert row["lo"] <= row["auroc"] <= row["hi"]
 
 
 def test_truth_is_a_true_caption_a_value_of_the_template_or_yes_and_no(store):
@@ -225,11 +229,23 @@ def test_lemon_rises_when_neighbours_disagree(store, evidence):
 
 def test_suggestions_are_other_captions_of_the_training_set(store):
     for row in (0, 5):
-        found = suggestions(store, row)
+        found = suggestions(store, row, find_suspects(store))
         assert 1 <= len(found) <= 4
         assert len(set(found)) == len(found)
         assert store.examples.words[row] not in found
         assert set(found) <= set(store.examples.words[: store.n_train])
+
+
+def test_a_suggestion_is_right_when_it_is_the_true_caption(own, monkeypatch):
+    suspects = find_suspects(own)
+    words, rows = own.examples.words[: own.n_train], np.arange(6)
+    first = [suggestions(own, int(row), suspects)[0] for row in rows]
+    told = [*map(str, first), *map(str, words[6:])]
+    monkeypatch.setattr(type(own.examples), "attributes", lambda _, row: {"told": told[row]})
+    measured = measure_suggestions(own, suspects, "told", np.arange(own.n_train) < 6)
+    assert measured == Suggested(asked=6, first=1.0, first_four=1.0)
+    told[:6] = ["no such caption"] * 6
+    assert measure_suggestions(own, suspects, "told", np.arange(own.n_train) < 6) is None
 
 
 def test_suspects_are_kept_and_a_damaged_or_foreign_file_is_made_again(own):

@@ -23,6 +23,7 @@ from traklens.engine.data import load_dataset, open_stored
 from traklens.engine.explore.confusion import confusion_of
 from traklens.engine.gradients import per_sample_gradients, reference_gradients
 from traklens.engine.label_errors.suggestion import suggestions
+from traklens.engine.label_errors.suspects import find_suspects
 from traklens.engine.models.classifiers import build_classifier, classifier_spec, load_classifier
 from traklens.engine.tasks.contract import ModelOutput
 from traklens.engine.tasks.image_classifier import ImageClassifierTask
@@ -234,7 +235,7 @@ def test_the_confusion_table_counts_and_lists_the_surest_first(written):
         target = stored_target(written, int(row))
         assert (target.words, target.guess.predicted) == (found.classes[label], found.classes[taken])  # type: ignore[union-attr]
         assert rival_of(written, target) == found.classes[taken]
-        assert suggestions(written, int(row))[0] == found.classes[taken]
+        assert suggestions(written, int(row), find_suspects(written))[0] == found.classes[taken]
 
 
 def test_the_page_lists_a_confusion_and_the_examples_behind_it(written, monkeypatch):

@@ -33,9 +33,10 @@ def test_retrained_models_are_witnesses_but_do_not_change_a_queue_under_review(o
     kept[:10] = False
     f = np.random.default_rng(0).standard_normal(own.n)
     f[3] = -80.0
-    _keep_model(own, kept, 1, f)
+    for seed in range(4):
+        _keep_model(own, kept, seed, f)
     evidence = gather(own)
-    assert evidence.witness_f.shape == (1, own.n_train)
+    assert evidence.witness_f.shape == (4, own.n_train)
     assert evidence.witness_unseen[0].sum() == 10
     np.testing.assert_array_equal(find_suspects(own).score, first.score)
     heard = find_suspects(own, renew=True)

@@ -6,9 +6,10 @@ from typing import Any, cast
 import numpy as np
 
 from traklens.engine.label_errors.answers import answer_space
+from traklens.engine.label_errors.estimate import told_apart
 from traklens.engine.label_errors.neighbours import nearest
 from traklens.engine.label_errors.signals import Evidence
-from traklens.engine.label_errors.suspicion import rank_suspects, told_apart
+from traklens.engine.label_errors.suspicion import rank_suspects
 
 
 def test_models_that_learned_nothing_are_not_sure():
@@ -50,7 +51,8 @@ def test_an_answer_unlike_those_of_like_inputs_and_unlikely_to_models_is_the_mos
     f = np.where(np.isin(np.arange(120), wrong), -1.0, 1.0) + rng.standard_normal((2, 120))
     unseen = np.stack([np.arange(120) % 2 == 0, np.arange(120) % 2 == 1])
     evidence = Evidence(
-        f=f, unseen=unseen, witness_f=np.empty((0, 120)), witness_unseen=np.empty((0, 120), dtype=bool),
+        f=f, unseen=unseen, groups=np.arange(120), witness_f=np.empty((0, 120)),
+        witness_unseen=np.empty((0, 120), dtype=bool),
         image=nearest(inputs, 8, np.arange(120)), image_space=inputs, words_space=answer_space(store),
     )  # fmt: skip
     found = rank_suspects(store, evidence)

@@ -54,7 +54,7 @@ def found_so_far(store: Store, suspects: Suspects, ids: list[str], decisions: di
     if truth is not None:
         st.html(
             f'<div class="tl-quiet">The data set says in “{truth.column}” which {store.task.title}s are wrong: '
-            f"{truth.wrong:,} of {store.n_train:,}.</div>"
+            f"{truth.wrong:,} of {store.n_train:,}. {truth.suggested.in_words(store) if truth.suggested else ''}</div>"
         )
         lines |= truth.curves
     if not lines:

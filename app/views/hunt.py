@@ -15,11 +15,11 @@ from traklens.app.state import View, read_view, write_view
 from traklens.app.words import words_of
 from traklens.engine.label_errors.decisions import DROPPED
 from traklens.engine.label_errors.signals import reasons_of
-from traklens.engine.label_errors.suspects import Suspects
+from traklens.engine.label_errors.suspects import Suspects, estimate_in_words
 from traklens.stores.reviews import Review, Reviews, seen_of
 from traklens.stores.store import Store
 
-TWICE = 2  # as many as are estimated to be wrong: the estimate is rather low
+OFFERED = 1.5  # times as many as are estimated to be wrong
 PICKED = 0  # in place of a size: the pairs in the tray
 QUEUES = (50, 100, 200, 500, 1_000, 2_000)
 MODES = {"pair": "One by one", "table": "Table", "found": "Found so far"}
@@ -84,7 +84,7 @@ def _settings(store: Store, suspects: Suspects, view: View) -> tuple[np.ndarray,
     """Which training rows to look at, the most suspect first, who looks, and the view with this choice."""
     picked = picked_rows(store, view)
     sizes = [n for n in QUEUES if n < store.n_train] + [store.n_train]
-    wanted = next((n for n in sizes if n >= min(500, TWICE * suspects.expected_wrong)), sizes[-1])
+    wanted = next((n for n in sizes if n >= min(500, OFFERED * suspects.expected_wrong)), sizes[-1])
     options = [*([PICKED] if picked.size else []), *sizes]
     first = PICKED if picked.size and view.queue == "picked" else wanted
     size = st.selectbox(
@@ -92,21 +92,12 @@ def _settings(store: Store, suspects: Suspects, view: View) -> tuple[np.ndarray,
         format_func=lambda n: f"the {picked.size:,} picked" if n == PICKED else f"the {n:,} most suspect",
     )  # fmt: skip
     view = replace(view, queue="picked" if size == PICKED else "suspects")
-    st.html(f'<div class="tl-quiet">{_estimate(store, suspects)}</div>')
+    st.html(f'<div class="tl-quiet">{estimate_in_words(store, suspects)}</div>')
     reviewer = st.text_input(
         "Your name", key="reviewer", max_chars=60, help="Recorded with your decisions; undo is yours."
     )
     order = suspects.order
     return order[np.isin(order, picked)] if size == PICKED else order[:size], reviewer or "", view
-
-
-def _estimate(store: Store, suspects: Suspects) -> str:
-    if not suspects.probability.any():
-        return (
-            f"These models do not tell right {words_of(store).whats} from wrong ones: too little training, perhaps. The "
-            "order says little, and nothing is estimated."
-        )
-    return f"About {suspects.expected_wrong:,.0f} of {store.n_train:,} {words_of(store).whats} are estimated to be wrong."
 
 
 def _progress(ids: list[str], decisions: dict[str, Review]) -> None:

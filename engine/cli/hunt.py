@@ -27,6 +27,8 @@ def hunt(
     """List the training examples most likely to have a wrong caption, label or answer."""
     from traklens.engine.label_errors.export import save, suspects_table
     from traklens.engine.label_errors.hunt import hunt as run
+    from traklens.engine.label_errors.measured import Suggested
+    from traklens.engine.label_errors.suspects import estimate_in_words
     from traklens.stores.errors import UsageError
     from traklens.stores.reviews import Reviews
     from traklens.stores.store import open_store
@@ -62,15 +64,23 @@ def hunt(
             words = Text(str(opened.examples.words[row])[:120])
             table.add_row(str(place), f"{suspects.probability[row]:.0%}", str(opened.examples.id[row]), words)
         results.print(table)
-        results.print(f"About {suspects.expected_wrong:,.0f} {what}s are estimated to be wrong.", highlight=False)
+        results.print(estimate_in_words(opened, suspects), highlight=False)
     if measured is not None:
         title = f"{measured['wrong']:,} of {measured['pairs']:,} are wrong by {truth!r}"
-        table = Table("ranking", "AUROC", "average precision", *(f"first {k}" for k in _sizes(measured)), title=title)
+        table = Table("ranking", "AUROC", "95 %", "AP", *(f"first {k}" for k in _sizes(measured)), title=title)
         for name, row in sorted(measured["methods"].items(), key=lambda item: -item[1]["auroc"]):
             label = f"{name} (baseline)" if name in measured["baselines"] else name
             shares = (f"{share:.1%}" for share in row["precision"].values())
-            table.add_row(label, f"{row['auroc']:.3f}", f"{row['auprc']:.3f}", *shares)
+            interval = f"{row['lo']:.3f}–{row['hi']:.3f}"
+            table.add_row(label, f"{row['auroc']:.3f}", interval, f"{row['auprc']:.3f}", *shares)
         results.print(table)
+        lead = measured["lead"]
+        results.print(
+            f"Ahead of {lead['over']}, the best baseline, by {lead['mean']:.3f} ({lead['lo']:.3f} to {lead['hi']:.3f}).",
+            highlight=False,
+        )
+        if "suggestions" in measured:
+            results.print(Suggested(**measured["suggestions"]).in_words(opened), highlight=False)
 
 
 def _sizes(measured: dict) -> list[str]:

@@ -1,7 +1,7 @@
 """`traklens hunt`: the ranking of suspects beside its baselines, measured against a known truth where there is one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from traklens.engine.attribution.described import is_matching
 from traklens.engine.label_errors.baselines import baselines, cosine_of_pairs
 from traklens.engine.label_errors.ground_truth import truth_columns, wrong_pairs
+from traklens.engine.label_errors.measured import Suggested, lead, measure, measure_suggestions
 from traklens.engine.label_errors.second_pass import look_again
 from traklens.engine.label_errors.signals import gather, mean_where, trained_on
 from traklens.engine.label_errors.suspects import Suspects, find_suspects
@@ -16,45 +17,6 @@ from traklens.engine.progress import Report, silent
 from traklens.stores.store import Store
 
 OURS = "traklens"
-PRECISION_AT = (50, 100, 500)
-CURVE_POINTS = 200
-
-
-@dataclass(frozen=True)
-class Found:
-    """How well a ranking finds the wrong pairs.
-
-    auroc: chance that a wrong pair is ranked above a right one; auprc: average precision; precision: share of wrong
-    pairs among the first 50, 100, 500; curve: (inspected, found) counts.
-    """
-
-    auroc: float
-    auprc: float
-    precision: dict[str, float]
-    curve: tuple[tuple[int, int], ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "auroc": self.auroc,
-            "auprc": self.auprc,
-            "precision": self.precision,
-            "curve": [list(point) for point in self.curve],
-        }
-
-
-def measure(scores: np.ndarray, wrong: np.ndarray, points: int = CURVE_POINTS) -> Found:
-    """Judge a ranking (larger = more suspect, [n]) by the truth (bool [n], some of each kind)."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    order = np.argsort(-scores, kind="stable")
-    found = np.concatenate([[0], np.cumsum(wrong[order])])
-    steps = np.unique(np.linspace(0, wrong.size, min(points, wrong.size) + 1).astype(int))
-    return Found(
-        auroc=float(roc_auc_score(wrong, scores)),
-        auprc=float(average_precision_score(wrong, scores)),
-        precision={str(k): float(found[k] / k) for k in PRECISION_AT if k <= wrong.size},
-        curve=tuple((int(k), int(found[k])) for k in steps),
-    )
 
 
 def rankings(store: Store, report: Report = silent) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -66,10 +28,16 @@ def rankings(store: Store, report: Report = silent) -> tuple[dict[str, np.ndarra
 
 
 def judged(found: Mapping[str, np.ndarray], names: list[str], wrong: np.ndarray) -> dict[str, Any]:
-    """The fixed JSON contract of `traklens hunt --truth`: {"methods", "baselines", "wrong", "pairs"}."""
+    """The fixed JSON contract of `traklens hunt --truth`: {"methods", "baselines", "lead", "wrong", "pairs"}.
+
+    lead: of ours over the baseline with the largest AUROC, {"over", "mean", "lo", "hi"}.
+    """
+    methods = {name: measure(scores, wrong) for name, scores in found.items()}
+    best = max(names, key=lambda name: methods[name].auroc)
     return {
-        "methods": {name: measure(scores, wrong).to_json() for name, scores in found.items()},
+        "methods": {name: one.to_json() for name, one in methods.items()},
         "baselines": names,
+        "lead": {"over": best} | lead(found[OURS], found[best], wrong),
         "wrong": int(wrong.sum()),
         "pairs": int(wrong.size),
     }
@@ -85,19 +53,24 @@ def hunt(
     wrong = None if truth is None else wrong_pairs(store, truth)
     if retrain is not None:
         look_again(store, retrain, report)
-    if wrong is None:
+    if truth is None or wrong is None:
         return find_suspects(store, report, renew=True), None
     found, names = rankings(store, report)
-    return find_suspects(store, report), judged(found, names, wrong)
+    suspects = find_suspects(store, report)
+    suggested = measure_suggestions(store, suspects, truth, wrong)
+    measured = judged(found, names, wrong)
+    return suspects, measured if suggested is None else measured | {"suggestions": asdict(suggested)}
 
 
 @dataclass(frozen=True)
 class KnownTruth:
-    """A truth the data set holds: its column, how many pairs are wrong by it, and (inspected, found) per ranking."""
+    """A truth the data set holds: its column, how many pairs are wrong by it, (inspected, found) per ranking, and how good
+    suggestions are, where it tells."""
 
     column: str
     wrong: int
     curves: dict[str, tuple[np.ndarray, np.ndarray]]
+    suggested: Suggested | None
 
 
 def _plain_ranking(store: Store) -> dict[str, np.ndarray]:
@@ -125,4 +98,4 @@ def known_truth(store: Store, suspects: Suspects) -> KnownTruth | None:
         curves[name] = (points[:, 0], points[:, 1])
     inspected = curves["this ranking"][0]
     curves["at random"] = (inspected, inspected * wrong.mean())
-    return KnownTruth(columns[0], int(wrong.sum()), curves)
+    return KnownTruth(columns[0], int(wrong.sum()), curves, measure_suggestions(store, suspects, columns[0], wrong))

@@ -17,18 +17,20 @@ from traklens.stores.store import Store
 
 HALF = 0.5
 MOST_MODELS = 64
-LEFT_OUT = 3  # times the estimate: measured, see docs/decisions/2026-11-24-hunt.md
+LEFT_OUT = 1.5  # times the estimate: a right pair less costs a model little, a wrong one more
 MOST_LEFT_OUT = 0.4
+WITHOUT_ESTIMATE = 0.1  # of all examples
 FIRST_SEED = 20_000
 
 
 def left_out(suspects: Suspects) -> np.ndarray:
-    """The training rows that a second look leaves out: the most suspect, three times as many as are estimated to be wrong.
+    """The training rows that a second look leaves out: the most suspect, half again as many as are estimated to be wrong.
 
-    The estimate is low, and a right pair less costs a model little, a wrong one more.
+    A tenth of all where nothing could be estimated.
     """
-    most = int(MOST_LEFT_OUT * suspects.score.size)
-    return suspects.order[: max(1, min(round(LEFT_OUT * suspects.expected_wrong), most))]
+    n = suspects.score.size
+    wanted = LEFT_OUT * suspects.expected_wrong if suspects.probability.any() else WITHOUT_ESTIMATE * n
+    return suspects.order[: max(1, min(round(wanted), int(MOST_LEFT_OUT * n)))]
 
 
 def second_pass_models(store: Store, rows: np.ndarray, models: int) -> list[ModelToTrain]:

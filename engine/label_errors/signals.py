@@ -25,6 +25,7 @@ from traklens.stores.retrained import Retrained, RetrainedModel
 from traklens.stores.store import Store
 
 NEIGHBOURS = 30
+LEVEL_STEPS = 30
 
 OF_PAIRS = {
     "margin": "Models that did not train on it do not match image and caption",
@@ -76,7 +77,7 @@ class Evidence:
 
     f: float32 [M, n]; unseen: bool [M, n], whether model m never saw the example, of the checkpoints and of the retrained
     models with embeddings, in the order of the blocks of the spaces [n, M·e]. witness_f and witness_unseen [W, n]: the
-    same of the other retrained models that the store keeps.
+    same of the other retrained models that the store keeps. groups: int [n], equal where pictures (texts, inputs) are.
 
     image: the nearest by image (text, input), in image_space; words_space: where captions lie, the labels as unit vectors
     [n, C], or answers (see answers.py); text: the nearest by caption, of pairs alone; probabilities: of the classes,
@@ -87,6 +88,7 @@ class Evidence:
     unseen: np.ndarray
     witness_f: np.ndarray
     witness_unseen: np.ndarray
+    groups: np.ndarray
     image: Neighbours
     image_space: np.ndarray
     words_space: np.ndarray
@@ -126,6 +128,7 @@ def gather(store: Store, report: Report = silent, *, witnesses: bool = True) -> 
         unseen=np.stack([*~trained_on(store), *(~model.kept for model in judges)]),
         witness_f=np.array([model.f[:n] for model in others], dtype=np.float32).reshape(-1, n),
         witness_unseen=~np.array([model.kept for model in others], dtype=bool).reshape(-1, n),
+        groups=groups,
         image=found[image],
         image_space=spaces[image],
         words_space=spaces[store.task.embeddings[-1]],
@@ -177,12 +180,27 @@ def signals(store: Store, evidence: Evidence) -> dict[str, np.ndarray]:
 
 
 def margin(store: Store, evidence: Evidence) -> np.ndarray:
-    """−f, averaged over the models that never saw the pair; over all checkpoints where every model did."""
+    """−f, averaged over the models that never saw the pair, each model's own level taken off; over all checkpoints where
+    every model did."""
     f, unseen = (
         np.concatenate([evidence.f, evidence.witness_f]),
         np.concatenate([evidence.unseen, evidence.witness_unseen]),
     )
-    return -mean_where(f, unseen, evidence.f.mean(axis=0))
+    level = model_levels(f, unseen)[:, None]
+    return -mean_where(f - level, unseen, evidence.f.mean(axis=0))
+
+
+def model_levels(f: np.ndarray, unseen: np.ndarray) -> np.ndarray:
+    """How much higher each model's f is than the others' on the same examples, of those it never saw: float64 [M].
+
+    The models' part of f[m, i] = level[m] + example[i], by alternating least squares over the entries `unseen` [M, n].
+    """
+    level = np.zeros(len(f))
+    for _ in range(LEVEL_STEPS):
+        example = mean_where(f - level[:, None], unseen, np.zeros(f.shape[1]))
+        level = mean_where((f - example).T, unseen.T, level)
+        level -= level.mean()
+    return level
 
 
 def self_influence(store: Store, evidence: Evidence) -> np.ndarray:

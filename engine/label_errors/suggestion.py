@@ -1,22 +1,23 @@
-"""A likelier caption for a training pair: from the caption bank and from the pairs with the nearest images. No torch."""
+"""A likelier caption, label or answer for a training example, out of those that the training set has. No torch."""
 
 import numpy as np
 
 from traklens.engine.attribution.described import PROBABILITIES, classes_of, is_answering, is_matching
 from traklens.engine.attribution.scores import stored_target
 from traklens.engine.label_errors.signals import trained_on
+from traklens.engine.label_errors.suspects import Suspects
 from traklens.stores.store import Store
 
 NEAR = 30
-WALKED = 1_000  # training pairs whose captions are looked at, those that match best
 SHOWN = 4
 
 
-def suggestions(store: Store, row: int, *, count: int = SHOWN) -> list[str]:
+def suggestions(store: Store, row: int, suspects: Suspects, *, count: int = SHOWN) -> list[str]:
     """Other captions of the training set for the image of a stored pair, likeliest first; never its own caption.
 
-    A caption scores its mean cosine to the image over the checkpoints, plus the share of the 30 pairs with the nearest
-    images (other pictures than its own) that carry it. Of a classifier the likeliest classes other than the label, by the
+    A caption scores its cosine to the image under the models that did not train on the pair, plus its product with where a
+    ridge regression from images to captions expects it, the pair left out; each standardised over the distinct captions. Of
+    a classifier the likeliest classes other than the label, by the
     models that did not train on the example. Of an input with an answer those of the 30 nearest other inputs, the commonest
     first. Empty when there is no other, or nothing to tell by.
     """
@@ -26,22 +27,23 @@ def suggestions(store: Store, row: int, *, count: int = SHOWN) -> list[str]:
         return _answers_of_neighbours(store, row, count)
     if not is_matching(store):
         return []
-    query = stored_target(store, row).similarity_query.reshape(store.n_checkpoints, 2, -1)
-    by_caption, by_image = np.zeros_like(query), np.zeros_like(query)
-    by_caption[:, 1] = by_image[:, 0] = query[:, 0]
-    captions, images = store.examples.words[: store.n_train], store.examples.group[: store.n_train]
-    to_captions = 2 * store.similarity.scores(by_caption.ravel())
-    to_images = np.where(images == store.examples.group[row], -np.inf, store.similarity.scores(by_image.ravel()))
-    near = np.argsort(-to_images, kind="stable")[:NEAR]
-    near = near[np.isfinite(to_images[near])]
-    share = dict.fromkeys([str(captions[i]) for i in near], 0.0)
-    cosine: dict[str, float] = {}
-    for i in near:
-        share[str(captions[i])] += 1 / len(near)
-    for i in [*near, *np.argsort(-to_captions, kind="stable")[:WALKED]]:
-        cosine[str(captions[i])] = max(cosine.get(str(captions[i]), -1.0), float(to_captions[i]))
-    cosine.pop(str(store.examples.words[row]), None)
-    return sorted(cosine, key=lambda caption: -cosine[caption] - share.get(caption, 0.0))[:count]
+    if suspects.captions_of is None:
+        return []
+    pair = np.stack([list(store.embeddings(m, row).values()) for m in range(store.n_checkpoints)]).astype(np.float32)
+    image, caption = (pair[:, side].ravel()[None] / np.sqrt(len(pair)) for side in (0, 1))
+    unseen = ~trained_on(store)[:, row]
+    by_models, by_ridge = np.zeros_like(pair), np.zeros_like(pair)
+    by_models[:, 1] = pair[:, 0] * (unseen if unseen.any() else ~unseen)[:, None]
+    by_ridge[:, 1] = suspects.captions_of.without(np.array([row]), image, caption).reshape(len(pair), -1)
+    captions, bank = np.unique(store.examples.words[: store.n_train], return_index=True)
+    score = sum(_standard(store.similarity.scores(query.ravel())[bank]) for query in (by_models, by_ridge))
+    best = np.argsort(-score, kind="stable")[: count + 1]
+    return [str(captions[i]) for i in best if captions[i] != store.examples.words[row]][:count]
+
+
+def _standard(values: np.ndarray) -> np.ndarray:
+    """With mean 0 and standard deviation 1."""
+    return (values - values.mean()) / (values.std() + 1e-12)
 
 
 def _answers_of_neighbours(store: Store, row: int, count: int) -> list[str]:

@@ -11,23 +11,30 @@ from functools import cached_property
 
 import numpy as np
 
-from traklens.engine.label_errors.signals import Evidence, gather, reasons_of, signals
+from traklens.engine.attribution.described import is_answering, is_matching
+from traklens.engine.label_errors.neighbours import embedding_space
+from traklens.engine.label_errors.predictors import Ridge
+from traklens.engine.label_errors.signals import Evidence, gather, reasons_of, signals, trained_on
 from traklens.engine.label_errors.suspicion import rank_suspects
 from traklens.engine.progress import Report, silent
 from traklens.stores.atomic import write_bytes
 from traklens.stores.layout import HUNT, RETRAINED
 from traklens.stores.store import Store
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
 class Suspects:
-    """score: float32 [n_train], the larger the more suspect; probability: of a wrong caption, float32 [n_train]."""
+    """score: float32 [n_train], the larger the more suspect; probability: of a wrong caption, float32 [n_train].
+
+    captions_of: of image–caption pairs, where captions lie by their images, under the checkpoints: float32.
+    """
 
     score: np.ndarray
     probability: np.ndarray
     signals: dict[str, np.ndarray]
+    captions_of: Ridge | None = None
 
     @cached_property
     def order(self) -> np.ndarray:
@@ -72,7 +79,32 @@ def find_suspects(store: Store, report: Report = silent, *, renew: bool = False)
 def suspects_from(store: Store, evidence: Evidence) -> Suspects:
     """Rank the training examples by the evidence; nothing is kept."""
     ranked = rank_suspects(store, evidence)
-    return Suspects(ranked.score.astype(np.float32), ranked.probability.astype(np.float32), signals(store, evidence))
+    ridge = (
+        Ridge.fit(*(embedding_space(store, name) for name in store.task.embeddings)) if is_matching(store) else None
+    )
+    return Suspects(
+        ranked.score.astype(np.float32),
+        ranked.probability.astype(np.float32),
+        signals(store, evidence),
+        ridge and Ridge(ridge.weights.astype(np.float32), ridge.hat.astype(np.float32)),
+    )
+
+
+def estimate_in_words(store: Store, suspects: Suspects) -> str:
+    """How many captions, labels or answers are estimated to be wrong, or why nothing can be said."""
+    what, many = store.task.title, f"{store.n_train:,}"
+    if not suspects.probability.any():
+        if trained_on(store).all():
+            return (
+                f"Every checkpoint was trained on all {many} {store.noun}: how many {what}s are wrong can only be told by "
+                "models that did not see them. Retrain without the suspects (traklens hunt --retrain 4)."
+            )
+        return (
+            f"These models do not tell right {what}s from wrong ones: too little training, perhaps. The order says little, "
+            "and nothing is estimated."
+        )
+    about = "At most about" if is_answering(store) else "About"
+    return f"{about} {suspects.expected_wrong:,.0f} of {many} {what}s are estimated to be wrong."
 
 
 def _read(store: Store) -> tuple[Suspects, str] | None:
@@ -82,7 +114,10 @@ def _read(store: Store) -> tuple[Suspects, str] | None:
             if str(file["made"]) != _build(store):
                 return None
             found = Suspects(
-                file["score"], file["probability"], {name: file[f"signal_{name}"] for name in reasons_of(store)}
+                file["score"],
+                file["probability"],
+                {name: file[f"signal_{name}"] for name in reasons_of(store)},
+                Ridge(file["ridge_weights"], file["ridge_hat"]) if is_matching(store) else None,
             )
             return found, str(file["witnesses"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -93,6 +128,8 @@ def _keep(store: Store, found: Suspects, witnesses: str) -> None:
     content = io.BytesIO()
     facts = {"made": _build(store), "witnesses": witnesses, "score": found.score, "probability": found.probability}
     values = {f"signal_{name}": values for name, values in found.signals.items()}
+    if found.captions_of is not None:
+        values |= {"ridge_weights": found.captions_of.weights, "ridge_hat": found.captions_of.hat}
     np.savez(content, **facts, **values)  # type: ignore[arg-type]
     try:
         write_bytes(store.path / HUNT, content.getvalue())
