@@ -54,3 +54,11 @@ def test_soft_threshold_keeps_a_share_and_the_order():
     np.testing.assert_array_equal(soft_threshold(scores, 1.0), scores)
     with pytest.raises(UsageError):
         soft_threshold(scores, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("gram", "found"), [(np.zeros((4, 4)), "nothing but zeros"), (np.full((4, 4), np.inf), "inf")]
+)
+def test_what_no_damping_can_mend_is_not_blamed_on_the_damping(gram, found):
+    with pytest.raises(UsageError, match=found):
+        DampedGram(gram, 1.0)

@@ -6,7 +6,7 @@ import pytest
 from tests.written import features, write_store
 from traklens.engine.attribution.scores import rank, stored_target
 from traklens.engine.features.precondition import gram_matrix
-from traklens.engine.removal.effect import curve, most_damaging, remove
+from traklens.engine.removal.effect import _Blocks, curve, most_damaging, remove
 from traklens.stores.errors import UsageError
 from traklens.stores.store import Store
 
@@ -123,3 +123,11 @@ def test_rows_that_cannot_be_removed_are_named(store, rows, message):
 def test_an_unknown_method_is_named(store):
     with pytest.raises(UsageError, match="newton"):
         remove(store, [1]).effect(stored_target(store, 0).influence_query, "newton")
+
+
+def test_examples_so_alike_that_float32_cannot_tell_are_refused_by_name():
+    """With no damping to speak of, H of equal rows has the eigenvalue 1, or a little more once rounded."""
+    phi = np.ones((4, 8), dtype=np.float32)
+    blocks = _Blocks(phi, phi / np.float32(8 * 4) * np.float32(1 + 1e-6), np.ones(4))
+    with pytest.raises(UsageError, match="4 so alike"):
+        blocks.factor()

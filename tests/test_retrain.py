@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from traklens.engine.retraining.measurements import Measurements
 from traklens.engine.retraining.retrainer import Retrainer
 from traklens.engine.retraining.worker import train_models
 from traklens.engine.training.fit import fit
-from traklens.stores.errors import StoreError, UsageError
+from traklens.stores.errors import ModelError, StoreError, UsageError
 from traklens.stores.retrained import Request, Retrained, model_key
 from traklens.stores.store import Store, open_store
 
@@ -90,6 +91,15 @@ def test_a_retrained_model_is_what_fit_makes_of_the_kept_pairs(store, tmp_path):
     np.testing.assert_array_equal(found.similarity, similarity)
 
 
+def test_a_diverged_model_is_an_error_and_no_measurement(store, tmp_path, monkeypatch):
+    retrainer = Retrainer(store, retraining_method(store))
+    f = np.zeros(store.n, dtype=np.float32)
+    f[3] = np.nan
+    monkeypatch.setattr(retrainer, "measure", lambda model: (f, f, {}))
+    with pytest.raises(ModelError, match=f"no number for 1 of {store.n}"):
+        retrainer.train(ModelToTrain(kept_without(store.n_train, [0]), 0), tmp_path / "partial")
+
+
 def test_a_store_checkpoint_measures_as_the_store_says(store):
     """Measuring the store's first checkpoint against its own references gives the stored cosine, and f per reference set."""
     manifest = store.manifest
@@ -116,8 +126,12 @@ def test_retraining_takes_as_many_steps_as_a_checkpoint(store):
     run = retraining_method(store).run
     assert run is not None
     recipe = run.spec.recipe
-    assert recipe_for(recipe, 1000, 500).epochs == recipe.epochs
-    assert recipe_for(recipe, 1000, 1000).epochs == round(recipe.epochs / 2)
+    members = int(np.asarray(store.array(0, "subset")[:]).sum())
+    assert recipe.steps == recipe.epochs * (members // recipe.batch_size)
+    assert recipe_for(recipe, 1000, 123) == recipe
+    before = replace(recipe, steps=0)  # of runs that did not record it
+    assert recipe_for(before, 1000, 500).epochs == recipe.epochs
+    assert recipe_for(before, 1000, 1000).epochs == round(recipe.epochs / 2)
 
 
 def test_a_job_measures_the_change_and_is_not_done_twice(store):

@@ -50,6 +50,12 @@ def train(
         ),
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw or sgd; chosen by the task if not given.")] = None,
+    average: Annotated[
+        float | None,
+        typer.Option(
+            help="Decay of the running mean of the weights that a model ends with; 0: those of the last step."
+        ),
+    ] = None,
     reader: Reader = None,
     text_column: TextColumn = None,
     caption_template: Template = None,
@@ -85,6 +91,7 @@ def train(
             learning_rate=learning_rate,
             augment=augment,
             optimizer=optimizer,
+            average=average,
             report=report,
         )
     names = list(dict.fromkeys(name for quality in run.quality.values() for name in quality))

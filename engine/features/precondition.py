@@ -48,10 +48,18 @@ class DampedGram:
     """G = gram + λ·(tr gram / k)·I, factored once by Cholesky in float64."""
 
     def __init__(self, gram: np.ndarray, damping: float) -> None:
-        """Raises UsageError when the damping is negative or G is not positive definite."""
+        """Raises UsageError when the damping is negative, G is not positive definite, or no damping can make it so."""
         if damping < 0:
             raise UsageError("damping", str(damping), "0 or more", "Try 1.")
-        self.ridge = damping * float(np.trace(gram)) / len(gram)
+        trace = float(np.trace(gram))
+        if not 0 < trace < np.inf:
+            raise UsageError(
+                "projected gradients",
+                "nothing but zeros" if trace == 0 else f"a sum of squares of {trace}",
+                "finite gradients that are not all 0",
+                "Does the model output depend on the attributed parameters (--modules), and is the checkpoint sound?",
+            )
+        self.ridge = damping * trace / len(gram)
         matrix = gram.astype(np.float64, copy=True)
         matrix[np.diag_indices_from(matrix)] += self.ridge
         try:

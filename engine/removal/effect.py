@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
 from traklens.engine.attribution.scores import Target
 from traklens.engine.retraining.jobs import kept_without
@@ -61,7 +61,10 @@ def checked_rows(store: Store, rows: Sequence[int] | np.ndarray) -> np.ndarray:
 
 
 def remove(store: Store, rows: Sequence[int] | np.ndarray) -> Removal:
-    """Both predictions of removing these training rows; cost M·(|R|²·k + |R|³/3)."""
+    """Both predictions of removing these training rows; cost M·(|R|²·k + |R|³/3).
+
+    Of one row the two differ by its leverage, 1/(1 − h), and since the group takes each checkpoint's own Q, the sum the mean.
+    """
     rows = checked_rows(store, rows)
     group = []
     for m in range(store.n_checkpoints):
@@ -132,11 +135,22 @@ class _Blocks:
         return cls(_rows(store, m, "phi", rows), _rows(store, m, "preconditioned", rows), q.astype(np.float64))
 
     def factor(self) -> np.ndarray:
-        """Lower Cholesky factor of I − H, float64 [|R|, |R|]. It exists: G − Φ_RᵀΦ_R is positive definite."""
-        matrix = -(self.phi @ self.preconditioned.T).astype(np.float64)
+        """Lower Cholesky factor of I − H, float64 [|R|, |R|]. It exists: G − Φ_RᵀΦ_R is positive definite.
+
+        Raises UsageError where float32, in which G⁻¹φ is stored, cannot tell: of many equal examples with hardly any damping.
+        """
+        matrix = -(self.phi.astype(np.float64) @ self.preconditioned.T)
         matrix = (matrix + matrix.T) / 2
         matrix[np.diag_indices_from(matrix)] += 1
-        return cholesky(matrix, lower=True, overwrite_a=True)
+        try:
+            return cholesky(matrix, lower=True, overwrite_a=True)
+        except LinAlgError as error:
+            raise UsageError(
+                "examples to remove",
+                f"{len(self.q)} so alike that nothing but the damping is left without them",
+                "a store whose damping is not so small",
+                "Build it with --damping 1, the default, or remove fewer.",
+            ) from error
 
 
 class _Greedy:

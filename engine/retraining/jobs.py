@@ -36,6 +36,8 @@ LATER_FIELDS = (  # as before they were recorded
     ("label_column", None),
     ("output", "margin"),
     ("optimizer", "adamw"),
+    ("steps", 0),
+    ("average", 0.0),
 )
 REFERENCE_SETS = 4  # f of a retrained model is the mean over this many of the store's reference sets
 PLACEHOLDERS = ("{keep}", "{seed}", "{out}")
@@ -122,9 +124,11 @@ def _run_of(store: Store) -> Run:
 def recipe_for(recipe: Recipe, n_train: int, members: int) -> Recipe:
     """The run's recipe for a model that sees `members` pairs: as many steps as the run's checkpoints took.
 
-    The checkpoints made `epochs` passes over a share `subset` of the training examples; with more pairs fewer passes make
-    the same number of steps, so that models differ by what they saw and not by how long they were trained.
+    Models then differ by what they saw and not by how long they were trained. Runs that record no number of steps made
+    `epochs` passes over a share `subset` of the training examples: with more pairs fewer passes make nearly as many steps.
     """
+    if recipe.steps:
+        return recipe
     epochs = max(1, round(recipe.epochs * recipe.subset * n_train / max(members, 1)))
     return replace(recipe, epochs=epochs)
 

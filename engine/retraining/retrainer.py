@@ -57,6 +57,13 @@ class Retrainer:
                 task, spec.model, recipe, number, self.examples, members, partial, streams=streams, report=report
             )
         f, similarity, arrays = self.measure(model.eval())
+        if not np.isfinite(f).all():
+            raise ModelError(
+                "retrained model",
+                f"a model output that is no number for {np.count_nonzero(~np.isfinite(f)):,} of {f.size:,} {self.store.noun}",
+                "finite model outputs",
+                "The training diverged: lower --learning-rate of `traklens train`, or look at your own command.",
+            )
         kept = arrays if wanted.arrays else {}
         return RetrainedModel(wanted.kept, wanted.seed, f, similarity, time.monotonic() - begun, kept)
 

@@ -44,7 +44,10 @@ class Training:
 
 @dataclass(frozen=True)
 class TrainingDefaults:
-    """How a task's models are trained where nothing else is asked for; `examples_seen` by each of them in all."""
+    """How a task's models are trained where nothing else is asked for; `examples_seen` by each of them in all.
+
+    average: decay of the running mean of the weights that a model ends with, 0 for those of the last step.
+    """
 
     optimizer: str = "adamw"
     learning_rates: Mapping[str, float] = field(default_factory=lambda: {"adamw": 1e-3, "sgd": 0.1})
@@ -52,6 +55,7 @@ class TrainingDefaults:
     warmup: float = 0.1
     augment: str = "none"
     examples_seen: int = 20_000
+    average: float = 0.99
 
 
 class Task:

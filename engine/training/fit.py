@@ -21,6 +21,7 @@ from traklens.engine.streams import generator, torch_seed
 from traklens.engine.tasks.contract import Batch, Task
 from traklens.engine.tasks.registry import guarded, seeded
 from traklens.engine.training.run_directory import Recipe
+from traklens.engine.training.running_mean import RunningMean
 from traklens.stores.errors import ModelError
 from traklens.stores.specs import ModelSpec
 
@@ -54,8 +55,9 @@ def fit(
     model = seeded(task, spec, first).train()
     optimizer = _optimizer(model, recipe)
     steps_per_epoch = max(1, members.size // recipe.batch_size)
-    total = recipe.epochs * steps_per_epoch
-    step = _restore(partial, model, optimizer) if partial.is_file() else 0
+    total = recipe.steps or recipe.epochs * steps_per_epoch
+    mean = RunningMean(model, recipe.average)
+    step = _restore(partial, model, optimizer, mean) if partial.is_file() else 0
     saved = epoch_start = time.monotonic()
     losses: list[float] = []
     for index in _batches(members, recipe, number, step, total, streams):
@@ -73,17 +75,19 @@ def fit(
         loss.backward()
         optimizer.step()
         task.constrain(model)
+        mean.add(step)
         step += 1
         losses.append(loss.item())
         report(stage, step * recipe.batch_size, total * recipe.batch_size, f"loss {losses[-1]:.2f}")
-        if step % steps_per_epoch == 0:
+        if step % steps_per_epoch == 0 or step == total:
             if log is not None:
-                log(step // steps_per_epoch, float(np.mean(losses)), time.monotonic() - epoch_start)
+                log(-(-step // steps_per_epoch), float(np.mean(losses)), time.monotonic() - epoch_start)
             epoch_start = time.monotonic()
             losses.clear()
         if time.monotonic() - saved > SAVE_EVERY_SECONDS and step < total:
-            _save_partial(partial, model, optimizer, step)
+            _save_partial(partial, model, optimizer, mean, step)
             saved = time.monotonic()
+    mean.give(model)
     return model
 
 
@@ -113,17 +117,20 @@ def _schedule(step: int, total: int, warmup: float) -> float:
 
 
 def _batches(members: np.ndarray, recipe: Recipe, m: int, start: int, total: int, streams: int) -> Iterator[Tensor]:
-    """Index tensors [B] of the steps start … total − 1; each epoch's order comes from (seed, m, epoch)."""
+    """Index tensors [B] of the steps start … total − 1; each epoch's order comes from (seed, m, epoch), the last is cut."""
     size = min(recipe.batch_size, members.size)
     per_epoch = max(1, members.size // recipe.batch_size)
-    for epoch in range(start // per_epoch, total // per_epoch):
+    for epoch in range(start // per_epoch, -(-total // per_epoch)):
         order = generator("order of an epoch", recipe.seed, m, epoch, version=streams).permutation(members)
-        for place in range(max(0, start - epoch * per_epoch), per_epoch):
+        for place in range(max(0, start - epoch * per_epoch), min(per_epoch, total - epoch * per_epoch)):
             yield torch.from_numpy(order[place * size : (place + 1) * size])
 
 
-def _save_partial(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in stored_state(model).items()}
+def _save_partial(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, mean: RunningMean, step: int
+) -> None:
+    tensors = {f"mean.{name}": tensor.contiguous() for name, tensor in mean.state.items()}
+    tensors |= {f"model.{name}": tensor.contiguous() for name, tensor in stored_state(model).items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items()}
     beside = path.with_suffix(".writing")
@@ -131,14 +138,15 @@ def _save_partial(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
     beside.replace(path)
 
 
-def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load a partial checkpoint into model and optimizer; returns the step it had reached."""
+def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, mean: RunningMean) -> int:
+    """Load a partial checkpoint into model, optimizer and running mean; returns the step it had reached."""
     with safe_open(path, framework="pt") as file:
         step = int(file.metadata()["step"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     model.load_state_dict(
         with_tied(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     )
+    mean.state = {k.removeprefix("mean."): v for k, v in tensors.items() if k.startswith("mean.")}
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):

@@ -30,7 +30,11 @@ REMEDY = "Train one with `traklens train DATA --out RUN_DIR`."
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a checkpoint is trained; a change of any field changes the weights."""
+    """How a checkpoint is trained; a change of any field changes the weights.
+
+    steps: how many each model takes, whatever it sees; 0: as many as `epochs` passes over its own part have (runs of before).
+    average: decay of the running mean of the weights that a model ends with; 0: those of the last step.
+    """
 
     checkpoints: int
     epochs: int
@@ -43,6 +47,8 @@ class Recipe:
     warmup: float
     augment: str
     optimizer: str = "adamw"
+    steps: int = 0
+    average: float = 0.0
 
 
 @dataclass(frozen=True)

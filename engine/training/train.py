@@ -37,6 +37,7 @@ def train(
     learning_rate: float | None = None,
     augment: str | None = None,
     optimizer: str | None = None,
+    average: float | None = None,
     report: Report = silent,
 ) -> Run:
     """Train into the run directory `out`, or finish the run that is there.
@@ -56,10 +57,13 @@ def train(
     optimizer = chosen.optimizer if optimizer is None else optimizer
     learning_rate = chosen.learning_rates.get(optimizer, 0.0) if learning_rate is None else learning_rate
     augment = chosen.augment if augment is None else augment
+    average = chosen.average if average is None else average
     if optimizer not in ("adamw", "sgd"):
         raise UsageError("optimizer", repr(optimizer), "adamw or sgd", "Choose one of them.")
     if not 0 < learning_rate < np.inf:
         raise UsageError("learning_rate", str(learning_rate), "a finite number above 0", "Try 0.001.")
+    if not 0 <= average < 1:
+        raise UsageError("average", str(average), "0 (none) or more, below 1", "Try 0.99.")
     if augment not in task.augments:
         raise UsageError("augment", repr(augment), ", ".join(task.augments), "Choose one of them.")
     split = split_dataset(dataset, heldout=heldout, subset=subset, checkpoints=checkpoints, seed=seed)
@@ -78,6 +82,8 @@ def train(
         warmup=chosen.warmup,
         augment=augment,
         optimizer=optimizer,
+        steps=epochs * max(1, members // batch_size),
+        average=average,
     )
     spec = RunSpec(dataset.spec, task.model_spec(model, dataset), recipe, recorded(task))
     task = task.bind(spec.model, ModelOutputSpec())
