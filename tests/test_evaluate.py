@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from traklens.engine.attribution.methods import METHODS, scores_of
 from traklens.engine.attribution.scores import soft_threshold
 from traklens.engine.cli.main import app
+from traklens.engine.evaluation import leave_k_out
 from traklens.engine.evaluation.evaluate import (
     evaluate,
     in_words,
@@ -19,10 +20,11 @@ from traklens.engine.evaluation.evaluate import (
     without_themselves,
 )
 from traklens.engine.evaluation.lds import judged, judged_with_threshold, lds
-from traklens.engine.retraining.jobs import retraining_method
+from traklens.engine.retraining.jobs import MOST_SEEDS, retraining_method
 from traklens.engine.retraining.subsets import random_subset, repeated_subsets
 from traklens.engine.statistics import bootstrap, two_way
 from traklens.stores.errors import UsageError
+from traklens.stores.retrained import Request
 from traklens.stores.store import Store, open_store
 
 
@@ -253,3 +255,18 @@ def test_targets_are_held_out_pairs(store):
     assert (rows >= store.n_train).all()
     assert len(set(rows.tolist())) == 5
     assert METHODS.keys() >= {"trak", "clip", "graddot", "influence", "bm25", "random"}
+
+
+@pytest.mark.parametrize(
+    ("removals", "seeds", "controls"), [(64, 3, 24), (4, 3, 6), (1, 3, 3), (400, 8, 32), (0, 3, 0)]
+)
+def test_what_all_removals_share_is_measured_by_more_models(store, removals, seeds, controls):
+    """σ²·(1/R + 1/C) at A·R + C models is least at C = R·√A, by trying every other number."""
+    wanted = [Request(rows=(i,), seeds=seeds, target=0, choice="trak 1") for i in range(removals)]
+    found = leave_k_out.controls_for(store, [*wanted, *wanted[:1]])  # a random removal is asked for again and again
+    assert [model.seed for model in found] == list(range(controls))
+    assert all(model.kept.all() for model in found)
+    if 0 < controls < MOST_SEEDS:
+        models = removals * seeds + controls
+        tried = [(1 / ((models - c) / removals) + 1 / c, c) for c in range(1, models - removals + 1)]
+        assert abs(min(tried)[1] - controls) <= max(1, 0.1 * controls)

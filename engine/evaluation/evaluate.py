@@ -227,6 +227,7 @@ def _leave_k_out(
 
     wanted = leave_k_out.requests(store, rows, methods, sizes, seeds) if sizes else []
     models = [model for request in wanted for model in models_to_train(store, request)]
+    models += leave_k_out.controls_for(store, wanted)
     train_models(store, sorted(models, key=lambda model: model.seed), task=task, report=report)
     leave_k_out.keep_requests(store, wanted)
     done = [request for _, request, _ in history(store) if request.origin == "evaluate"]

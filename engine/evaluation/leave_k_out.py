@@ -13,6 +13,7 @@ from traklens.engine.attribution.methods import METHODS as SCORED
 from traklens.engine.attribution.methods import scores_of
 from traklens.engine.attribution.scores import stored_target
 from traklens.engine.removal.simulation import CHOICES, choose
+from traklens.engine.retraining.jobs import MOST_SEEDS, ModelToTrain
 from traklens.engine.retraining.measurements import Measured, Measurements
 from traklens.engine.statistics import Interval, bootstrap, two_way
 from traklens.stores.retrained import Request, Retrained, Status
@@ -48,6 +49,17 @@ def requests(
         for method in methods
         for target in targets
     ]
+
+
+def controls_for(store: Store, wanted: Sequence[Request]) -> list[ModelToTrain]:
+    """The models of all training examples that these removals are to be measured against.
+
+    A removal's change has the variance σ²·(1/R + 1/C) over R seeds and C controls, and all A removals share the controls: for
+    a given number of models it is least at C = R·√A.
+    """
+    seeds, removals = max((request.seeds for request in wanted), default=0), len({request.rows for request in wanted})
+    count = min(MOST_SEEDS, round(seeds * np.sqrt(removals)))
+    return [ModelToTrain(np.ones(store.n_train, dtype=bool), seed) for seed in range(count)]
 
 
 def keep_requests(store: Store, wanted: Sequence[Request]) -> None:
