@@ -11,7 +11,7 @@ from torch import nn
 from traklens.engine.training import fit as fitting
 from traklens.engine.training.fit import fit
 from traklens.engine.training.run_directory import open_run
-from traklens.engine.training.running_mean import RunningMean
+from traklens.engine.training.running_mean import RunningMean, decay_for
 from traklens.stores.errors import UsageError
 
 
@@ -103,6 +103,12 @@ def test_without_averaging_a_model_ends_with_its_last_weights(recipe, tmp_path):
     mean, _ = _fitted(replace(recipe, average=0.9), range(40), tmp_path / "q")
     assert not torch.allclose(last.weight, mean.weight)
     assert int(last.seen) == int(mean.seen)
+
+
+@pytest.mark.parametrize(("steps", "decay"), [(10_000, 0.99), (308, 0.99), (30, 0.9), (4, 0.25), (2, 0.0)])
+def test_the_mean_is_of_a_third_of_a_short_run_at_most(steps, decay):
+    assert decay_for(0.99, steps) == pytest.approx(decay)
+    assert decay_for(0.0, steps) == 0
 
 
 class KilledError(Exception):

@@ -21,7 +21,7 @@ from traklens.engine.streams import generator, torch_seed
 from traklens.engine.tasks.contract import Batch, Task
 from traklens.engine.tasks.registry import guarded, seeded
 from traklens.engine.training.run_directory import Recipe
-from traklens.engine.training.running_mean import RunningMean
+from traklens.engine.training.running_mean import RunningMean, decay_for
 from traklens.stores.errors import ModelError
 from traklens.stores.specs import ModelSpec
 
@@ -56,7 +56,7 @@ def fit(
     optimizer = _optimizer(model, recipe)
     steps_per_epoch = max(1, members.size // recipe.batch_size)
     total = recipe.steps or recipe.epochs * steps_per_epoch
-    mean = RunningMean(model, recipe.average)
+    mean = RunningMean(model, decay_for(recipe.average, total))
     step = _restore(partial, model, optimizer, mean) if partial.is_file() else 0
     saved = epoch_start = time.monotonic()
     losses: list[float] = []

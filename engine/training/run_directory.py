@@ -33,7 +33,8 @@ class Recipe:
     """How a checkpoint is trained; a change of any field changes the weights.
 
     steps: how many each model takes, whatever it sees; 0: as many as `epochs` passes over its own part have (runs of before).
-    average: decay of the running mean of the weights that a model ends with; 0: those of the last step.
+    average: decay of the running mean of the weights that a model ends with (less in very short runs); 0: those of the last
+    step.
     """
 
     checkpoints: int

@@ -5,6 +5,13 @@ from torch import Tensor, nn
 
 from traklens.engine.models.weights import stored_state, with_tied
 
+LARGEST_SHARE = 1 / 3  # of a run's steps, that the mean is about
+
+
+def decay_for(average: float, steps: int) -> float:
+    """The decay asked for, or less in a run so short that the mean would be of more than a third of it."""
+    return min(average, max(0.0, 1 - 1 / (LARGEST_SHARE * steps)))
+
 
 class RunningMean:
     """An exponential mean of everything a model's file holds (Polyak and Juditsky 1992); nothing where decay is 0.
