@@ -140,3 +140,8 @@ class Captions:
             others[self.texts[self.bank][None, :] == self.texts[given[part]][:, None]] = -np.inf
             found[part, 0], found[part, 1] = own, own - others.max(axis=1)
         return found
+
+
+def standard(values: np.ndarray) -> np.ndarray:
+    """Columns with mean 0 and standard deviation 1."""
+    return (values - values.mean(axis=0)) / (values.std(axis=0) + 1e-12)

@@ -4,6 +4,7 @@ import numpy as np
 
 from traklens.engine.attribution.described import PROBABILITIES, classes_of, is_answering, is_matching
 from traklens.engine.attribution.scores import stored_target
+from traklens.engine.label_errors.predictors import standard
 from traklens.engine.label_errors.signals import trained_on
 from traklens.engine.label_errors.suspects import Suspects
 from traklens.stores.store import Store
@@ -36,14 +37,9 @@ def suggestions(store: Store, row: int, suspects: Suspects, *, count: int = SHOW
     by_models[:, 1] = pair[:, 0] * (unseen if unseen.any() else ~unseen)[:, None]
     by_ridge[:, 1] = suspects.captions_of.without(np.array([row]), image, caption).reshape(len(pair), -1)
     captions, bank = np.unique(store.examples.words[: store.n_train], return_index=True)
-    score = sum(_standard(store.similarity.scores(query.ravel())[bank]) for query in (by_models, by_ridge))
+    score = sum(standard(store.similarity.scores(query.ravel())[bank]) for query in (by_models, by_ridge))
     best = np.argsort(-score, kind="stable")[: count + 1]
     return [str(captions[i]) for i in best if captions[i] != store.examples.words[row]][:count]
-
-
-def _standard(values: np.ndarray) -> np.ndarray:
-    """With mean 0 and standard deviation 1."""
-    return (values - values.mean()) / (values.std() + 1e-12)
 
 
 def _answers_of_neighbours(store: Store, row: int, count: int) -> list[str]:

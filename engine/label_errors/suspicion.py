@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from traklens.engine.label_errors.estimate import probabilities
-from traklens.engine.label_errors.predictors import Captions, predictions
+from traklens.engine.label_errors.predictors import Captions, predictions, standard
 from traklens.engine.label_errors.signals import Evidence, margin
 from traklens.stores.store import Store
 
@@ -32,7 +32,7 @@ def rank_suspects(store: Store, evidence: Evidence) -> Ranked:
     captions = Captions.of(store, evidence)
     parts = [captions.scored(values, captions.own) for _, values in predictions(evidence)]
     parts.append(-margin(store, evidence)[:, None])
-    values = _standard(np.concatenate(parts, axis=1))
+    values = standard(np.concatenate(parts, axis=1))
     weights = np.ones(values.shape)
     weights[:, -1] = _weight_of_margin(evidence)
     score = -np.average(values, axis=1, weights=weights)
@@ -44,8 +44,3 @@ def _weight_of_margin(evidence: Evidence) -> np.ndarray | int:
     if not evidence.expects:
         return WITNESS_WEIGHT
     return np.minimum(WITNESS_WEIGHT, evidence.witness_unseen.sum(axis=0))
-
-
-def _standard(values: np.ndarray) -> np.ndarray:
-    """Columns with mean 0 and standard deviation 1."""
-    return (values - values.mean(axis=0)) / (values.std(axis=0) + 1e-12)
