@@ -5,6 +5,7 @@ import streamlit as st
 
 from traklens.app import caches
 from traklens.app.parts.charts import found_over_inspected
+from traklens.app.words import words_of
 from traklens.engine.label_errors.decisions import DROPPED, confirms, corrects
 from traklens.engine.label_errors.export import SUFFIXES, export, formats_of
 from traklens.engine.label_errors.suspects import Suspects
@@ -52,9 +53,11 @@ def found_so_far(store: Store, suspects: Suspects, ids: list[str], decisions: di
         lines["confirmed by you"] = (np.arange(1, len(done) + 1), found)
     truth = caches.truth_of(store)
     if truth is not None:
+        what = words_of(store).what
+        suggested = truth.suggested.in_words(what) if truth.suggested else ""
         st.html(
-            f'<div class="tl-quiet">The data set says in “{truth.column}” which {store.task.title}s are wrong: '
-            f"{truth.wrong:,} of {store.n_train:,}. {truth.suggested.in_words(store) if truth.suggested else ''}</div>"
+            f'<div class="tl-quiet">The data set says in “{truth.column}” which {what}s are wrong: '
+            f"{truth.wrong:,} of {store.n_train:,}. {suggested}</div>"
         )
         lines |= truth.curves
     if not lines:

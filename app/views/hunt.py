@@ -92,7 +92,7 @@ def _settings(store: Store, suspects: Suspects, view: View) -> tuple[np.ndarray,
         format_func=lambda n: f"the {picked.size:,} picked" if n == PICKED else f"the {n:,} most suspect",
     )  # fmt: skip
     view = replace(view, queue="picked" if size == PICKED else "suspects")
-    st.html(f'<div class="tl-quiet">{estimate_in_words(store, suspects)}</div>')
+    st.html(f'<div class="tl-quiet">{estimate_in_words(store, suspects, words_of(store).what)}</div>')
     reviewer = st.text_input(
         "Your name", key="reviewer", max_chars=60, help="Recorded with your decisions; undo is yours."
     )

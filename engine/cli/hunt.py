@@ -64,7 +64,7 @@ def hunt(
             words = Text(str(opened.examples.words[row])[:120])
             table.add_row(str(place), f"{suspects.probability[row]:.0%}", str(opened.examples.id[row]), words)
         results.print(table)
-        results.print(estimate_in_words(opened, suspects), highlight=False)
+        results.print(estimate_in_words(opened, suspects, what), highlight=False)
     if measured is not None:
         title = f"{measured['wrong']:,} of {measured['pairs']:,} are wrong by {truth!r}"
         table = Table("ranking", "AUROC", "95 %", "AP", *(f"first {k}" for k in _sizes(measured)), title=title)
@@ -80,7 +80,7 @@ def hunt(
             highlight=False,
         )
         if "suggestions" in measured:
-            results.print(Suggested(**measured["suggestions"]).in_words(opened), highlight=False)
+            results.print(Suggested(**measured["suggestions"]).in_words(what), highlight=False)
 
 
 def _sizes(measured: dict) -> list[str]:

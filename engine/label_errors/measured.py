@@ -96,9 +96,8 @@ class Suggested:
     first: float
     first_four: float
 
-    def in_words(self, store: Store) -> str:
-        """A sentence of it."""
-        what = store.task.title
+    def in_words(self, what: str) -> str:
+        """A sentence of it; `what` is a caption, a label, an answer."""
         return (
             f"Of {self.asked:,} wrong ones whose true {what} another example has, it is the first suggestion for "
             f"{self.first:.0%} and among the first four for {self.first_four:.0%}."

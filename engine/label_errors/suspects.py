@@ -90,9 +90,9 @@ def suspects_from(store: Store, evidence: Evidence) -> Suspects:
     )
 
 
-def estimate_in_words(store: Store, suspects: Suspects) -> str:
-    """How many captions, labels or answers are estimated to be wrong, or why nothing can be said."""
-    what, many = store.task.title, f"{store.n_train:,}"
+def estimate_in_words(store: Store, suspects: Suspects, what: str) -> str:
+    """How many captions, labels or answers (`what`) are estimated to be wrong, or why nothing can be said."""
+    many = f"{store.n_train:,}"
     if not suspects.probability.any():
         if trained_on(store).all():
             return (
