@@ -76,7 +76,8 @@ def hunt(
         results.print(table)
         lead = measured["lead"]
         results.print(
-            f"Ahead of {lead['over']}, the best baseline, by {lead['mean']:.3f} ({lead['lo']:.3f} to {lead['hi']:.3f}).",
+            f"AUROC over that of {lead['over']}, the best baseline: {lead['mean']:+.3f} "
+            f"({lead['lo']:+.3f} to {lead['hi']:+.3f}).",
             highlight=False,
         )
         if "suggestions" in measured:

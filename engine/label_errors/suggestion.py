@@ -18,9 +18,8 @@ def suggestions(store: Store, row: int, suspects: Suspects, *, count: int = SHOW
 
     A caption scores its cosine to the image under the models that did not train on the pair, plus its product with where a
     ridge regression from images to captions expects it, the pair left out; each standardised over the distinct captions. Of
-    a classifier the likeliest classes other than the label, by the
-    models that did not train on the example. Of an input with an answer those of the 30 nearest other inputs, the commonest
-    first. Empty when there is no other, or nothing to tell by.
+    a classifier the likeliest classes other than the label, by the models that did not train on the example. Of an input with
+    an answer those of the 30 nearest other inputs, the commonest first. Empty when there is no other, or nothing to tell by.
     """
     if classes_of(store):
         return _likeliest_classes(store, row, count)
